@@ -1,0 +1,292 @@
+//! Adding objects: write under a temporary name, sync, rename, sync the directories; many at once.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use tempfile::{NamedTempFile, TempPath};
+
+use super::{Cache, Usage};
+use crate::error::{Context, Error, Result};
+use crate::fsio::{self, Durability, Reflink};
+use crate::id::{Digest, Hasher};
+
+/// Waiting objects are published when there are this many, so that an interrupted run keeps most of its work.
+const FLUSH_COUNT: usize = 8192;
+/// An object of this size or more is published at once.
+const PUBLISH_AT_ONCE: u64 = 8 * 1024 * 1024;
+/// Sharing blocks saves nothing for files smaller than a block.
+const REFLINK_FROM: u64 = 4096;
+
+/// An object that a batch took in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// Objects on their way into the cache; shared by the threads that add them.
+///
+/// Nothing may refer to them before [`Batch::commit`] returned.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    cache: &'a Cache,
+    tmp: PathBuf,
+    waiting: Mutex<Vec<Waiting>>,
+    published: Mutex<HashSet<Digest>>,
+    added: Mutex<Usage>,
+    reflinks: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    digest: Digest,
+    size: u64,
+    temp: TempPath,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(cache: &'a Cache, tmp: PathBuf) -> Self {
+        Batch {
+            cache,
+            tmp,
+            waiting: Mutex::default(),
+            published: Mutex::default(),
+            added: Mutex::default(),
+            reflinks: AtomicBool::new(true),
+        }
+    }
+
+    /// Takes in a copy of a file: shared blocks where the file system can, else one pass of copying and hashing.
+    ///
+    /// The digest is of the copy. Whether the source changed meanwhile is for the caller to find out.
+    pub fn add_file(&self, source: &File, size: u64, on_bytes: &dyn Fn(u64)) -> Result<Added> {
+        let temp = self.temp()?;
+        let path = temp.path().to_path_buf();
+        let durable = self.cache.durability == Durability::Full;
+        let (digest, size) = if self.try_reflink(source, temp.as_file(), size) {
+            // The clone has its own blocks from here on; it is what gets hashed.
+            fsio::hash_file(&File::open(&path).context(&path, "open")?, on_bytes).context(&path, "read")?
+        } else {
+            fsio::copy_hashing(source, temp.as_file(), size, durable, on_bytes)
+                .context(&path, "copy into the cache as")?
+        };
+        self.take(Waiting { digest, size, temp: temp.into_temp_path() })
+    }
+
+    /// Takes in bytes that are in memory.
+    pub fn add_bytes(&self, bytes: &[u8]) -> Result<Added> {
+        let digest = Digest::of(bytes);
+        let mut temp = self.temp()?;
+        temp.write_all(bytes).context(temp.path(), "write")?;
+        self.take(Waiting { digest, size: bytes.len() as u64, temp: temp.into_temp_path() })
+    }
+
+    /// Starts taking in an object that comes from elsewhere: at most `max` bytes that must hash to `digest`.
+    pub fn incoming(&self, digest: Digest, max: u64) -> Result<Incoming<'_, 'a>> {
+        Ok(Incoming { batch: self, digest, max, size: 0, hasher: Hasher::default(), temp: self.temp()? })
+    }
+
+    /// Publishes everything that still waits. Only now may anything refer to the objects.
+    pub fn commit(self) -> Result<Usage> {
+        self.flush()?;
+        let added = *self.added.lock().expect("no thread panicked");
+        self.cache.book(added);
+        Ok(added)
+    }
+
+    fn temp(&self) -> Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix("new-")
+            .rand_bytes(12)
+            .permissions(fs::Permissions::from_mode(0o444))
+            .tempfile_in(&self.tmp)
+            .context(&self.tmp, "create a file in")
+    }
+
+    fn try_reflink(&self, source: &File, target: &File, size: u64) -> bool {
+        if size < REFLINK_FROM || !self.reflinks.load(Ordering::Relaxed) {
+            return false;
+        }
+        let outcome = fsio::reflink(source, target);
+        if outcome == Reflink::Never {
+            self.reflinks.store(false, Ordering::Relaxed);
+        }
+        outcome == Reflink::Shared
+    }
+
+    fn take(&self, object: Waiting) -> Result<Added> {
+        let added = Added { digest: object.digest, size: object.size };
+        if !self.published.lock().expect("no thread panicked").insert(object.digest) {
+            // The same bytes came twice in this batch; the temporary file goes away.
+            return Ok(added);
+        }
+        if self.cache.durability == Durability::Off || object.size >= PUBLISH_AT_ONCE {
+            self.publish(vec![object])?;
+            return Ok(added);
+        }
+        let full = {
+            let mut waiting = self.waiting.lock().expect("no thread panicked");
+            waiting.push(object);
+            if waiting.len() >= FLUSH_COUNT { std::mem::take(&mut *waiting) } else { Vec::new() }
+        };
+        self.publish(full)?;
+        Ok(added)
+    }
+
+    fn flush(&self) -> Result<()> {
+        let waiting = std::mem::take(&mut *self.waiting.lock().expect("no thread panicked"));
+        self.publish(waiting)
+    }
+
+    /// Syncs all files in parallel (their write-back has started already), renames all, then syncs each directory once.
+    fn publish(&self, objects: Vec<Waiting>) -> Result<()> {
+        let durability = self.cache.durability;
+        if durability == Durability::Full {
+            objects.par_iter().try_for_each(|object| {
+                let path: &Path = &object.temp;
+                let file = File::open(path).context(path, "open")?;
+                durability.sync_file(&file, path)
+            })?;
+        }
+        let mut dirs = BTreeSet::new();
+        let mut added = Usage::default();
+        for object in objects {
+            let target = self.cache.object_path(&object.digest);
+            let is_new = self.cache.size_of(&object.digest) != Some(object.size);
+            // An object that is there already is replaced by these bytes, which are known to be right.
+            self.persist(object.temp, &target)?;
+            dirs.extend(target.parent().map(Path::to_path_buf));
+            if is_new {
+                added.objects += 1;
+                added.bytes += object.size;
+            }
+        }
+        if durability == Durability::Full {
+            dirs.par_iter().try_for_each(|dir| durability.sync_dir(dir))?;
+        }
+        let mut total = self.added.lock().expect("no thread panicked");
+        total.objects += added.objects;
+        total.bytes += added.bytes;
+        Ok(())
+    }
+
+    fn persist(&self, temp: TempPath, target: &Path) -> Result<()> {
+        let error = match temp.persist(target) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.error.kind() != io::ErrorKind::NotFound {
+            return Err(error.error).context(target, "publish");
+        }
+        self.cache.missing_parent(target)?;
+        error.path.persist(target).map_err(|error| error.error).context(target, "publish")
+    }
+}
+
+/// An object that arrives from elsewhere, hashed as it comes.
+#[derive(Debug)]
+pub struct Incoming<'b, 'a> {
+    batch: &'b Batch<'a>,
+    digest: Digest,
+    max: u64,
+    size: u64,
+    hasher: Hasher,
+    temp: NamedTempFile,
+}
+
+impl Incoming<'_, '_> {
+    /// Takes the next bytes; refuses more than were announced.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.size += bytes.len() as u64;
+        if self.size > self.max {
+            return Err(Error::new(format!(
+                "object {}: more than the expected {} bytes came",
+                self.digest, self.max
+            )));
+        }
+        self.hasher.update(bytes);
+        self.temp.write_all(bytes).context(self.temp.path(), "write")
+    }
+
+    /// Checks the bytes and hands the object to the batch. Wrong bytes are dropped.
+    pub fn finish(self) -> Result<Added> {
+        let found = self.hasher.finish();
+        if found != self.digest {
+            return Err(Error::new(format!(
+                "object {}: the bytes that came are not the right ones (SHA-256 {})",
+                self.digest,
+                found.short()
+            )));
+        }
+        if self.batch.cache.durability == Durability::Full {
+            fsio::start_writeback(self.temp.as_file());
+        }
+        self.batch.take(Waiting { digest: self.digest, size: self.size, temp: self.temp.into_temp_path() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("cache"), Durability::Full);
+        (dir, cache)
+    }
+
+    #[test]
+    fn published_objects_are_right_and_counted_once() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let added = batch.add_bytes(b"abc").unwrap();
+        batch.add_bytes(b"abc").unwrap();
+        assert_eq!(cache.size_of(&added.digest), None, "nothing is published before its sync");
+        assert_eq!(batch.commit().unwrap(), Usage { objects: 1, bytes: 3 });
+        assert_eq!(cache.verify(&added.digest, &|_| {}).unwrap(), Some(true));
+        assert_eq!(cache.usage().unwrap(), Usage { objects: 1, bytes: 3 });
+        assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_object_is_quarantined_and_replaced() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let digest = batch.add_bytes(b"good").unwrap().digest;
+        batch.commit().unwrap();
+        let path = cache.object_path(&digest);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, b"evil").unwrap();
+        assert_eq!(cache.read_small(&digest, 10).unwrap(), None);
+        assert_eq!(fs::read_dir(cache.root().join("quarantine")).unwrap().count(), 1);
+        fs::write(&path, b"evil").unwrap();
+        let batch = cache.batch().unwrap();
+        batch.add_bytes(b"good").unwrap();
+        batch.commit().unwrap();
+        assert_eq!(cache.read_small(&digest, 10).unwrap().as_deref(), Some(b"good".as_slice()));
+    }
+
+    #[test]
+    fn wrong_or_too_many_incoming_bytes_are_never_published() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let digest = Digest::of(b"right");
+        let mut incoming = batch.incoming(digest, 5).unwrap();
+        incoming.write(b"wrong").unwrap();
+        assert!(incoming.finish().unwrap_err().one_line().contains("not the right ones"));
+        let mut incoming = batch.incoming(digest, 5).unwrap();
+        assert!(incoming.write(b"too long").is_err());
+        drop(incoming);
+        batch.commit().unwrap();
+        assert_eq!(cache.size_of(&digest), None);
+        assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,154 @@
+//! The local objects: immutable files named by their SHA-256. Layout: `docs/formats/local-layout.md`.
+//!
+//! Objects come in through a [`Batch`] only, which publishes them atomically and, unless the user opted out, durably. No
+//! lock is taken anywhere: publishing the same object twice is harmless.
+
+mod batch;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::fsio::{self, Durability};
+use crate::id::Digest;
+
+pub use batch::{Added, Batch, Incoming};
+
+/// The store of local objects.
+#[derive(Debug)]
+pub struct Cache {
+    root: PathBuf,
+    durability: Durability,
+}
+
+/// How much a cache holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Opens the cache at `root`; directories are made when they are first needed.
+    pub fn new(root: PathBuf, durability: Durability) -> Cache {
+        Cache { root, durability }
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether what it publishes is synced.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The file that holds, or would hold, an object.
+    pub fn object_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.to_hex();
+        let mut path = self.root.join("objects");
+        path.push(&hex[..2]);
+        path.push(hex);
+        path
+    }
+
+    /// The size of an object's file, if there is one. That it exists does not mean that its bytes are right.
+    pub fn size_of(&self, digest: &Digest) -> Option<u64> {
+        let metadata = fs::symlink_metadata(self.object_path(digest)).ok()?;
+        metadata.is_file().then_some(metadata.len())
+    }
+
+    /// Whether a file of the right size is there for an object. Its bytes are checked when they are used.
+    pub fn holds(&self, digest: &Digest, size: u64) -> bool {
+        self.size_of(digest) == Some(size)
+    }
+
+    /// Opens an object for reading; the reader must check the bytes.
+    pub fn open(&self, digest: &Digest) -> Result<Option<File>> {
+        let path = self.object_path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(path, "open"),
+        }
+    }
+
+    /// The checked bytes of a small object. `None` when it is absent, or was damaged and is now in quarantine.
+    pub fn read_small(&self, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.object_path(digest);
+        let Some(size) = self.size_of(digest) else { return Ok(None) };
+        if size <= max {
+            match fsio::read_bounded(&path, max)? {
+                Some(bytes) if Digest::of(&bytes) == *digest => return Ok(Some(bytes)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+        self.quarantine(digest)?;
+        Ok(None)
+    }
+
+    /// Reads an object to its end and says whether its bytes are right. `None` when it is absent.
+    pub fn verify(&self, digest: &Digest, on_bytes: &dyn Fn(u64)) -> Result<Option<bool>> {
+        let Some(file) = self.open(digest)? else { return Ok(None) };
+        let (found, _) = fsio::hash_file(&file, on_bytes).context(self.object_path(digest), "read")?;
+        Ok(Some(found == *digest))
+    }
+
+    /// Moves a damaged object out of the way, so that it is fetched again. Nothing is deleted.
+    pub fn quarantine(&self, digest: &Digest) -> Result<PathBuf> {
+        let dir = self.root.join("quarantine");
+        fsio::create_dir_all(&dir, self.durability)?;
+        let target = dir.join(format!("{digest}.{}", uuid::Uuid::new_v4().simple()));
+        match fs::rename(self.object_path(digest), &target) {
+            Ok(()) => Ok(target),
+            // Another process was first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target),
+            Err(error) => Err(error).context(self.object_path(digest), "move into quarantine"),
+        }
+    }
+
+    /// Starts adding objects.
+    pub fn batch(&self) -> Result<Batch<'_>> {
+        let tmp = self.root.join("tmp");
+        fsio::create_dir_all(&tmp, self.durability)?;
+        fsio::create_dir_all(&self.root.join("objects"), self.durability)?;
+        Ok(Batch::new(self, tmp))
+    }
+
+    /// How much the cache holds, as far as its books say.
+    pub fn usage(&self) -> Result<Usage> {
+        let path = self.root.join("usage");
+        let bytes = fs::read(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(Vec::new()),
+            _ => Err(error).context(&path, "read"),
+        })?;
+        let mut usage = Usage::default();
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            let mut numbers = line.split(' ').map(|word| word.parse::<u64>().unwrap_or(0));
+            usage.objects = usage.objects.saturating_add(numbers.next().unwrap_or(0));
+            usage.bytes = usage.bytes.saturating_add(numbers.next().unwrap_or(0));
+        }
+        Ok(usage)
+    }
+
+    /// Adds to the books what a batch published. They are information, so a failure to write them is not one of the batch.
+    fn book(&self, added: Usage) {
+        if added == Usage::default() {
+            return;
+        }
+        let line = format!("{} {}\n", added.objects, added.bytes);
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.root.join("usage"));
+        drop(file.and_then(|mut file| io::Write::write_all(&mut file, line.as_bytes())));
+    }
+
+    fn missing_parent(&self, path: &Path) -> Result<()> {
+        let parent =
+            path.parent().ok_or_else(|| Error::new(format!("{}: has no directory", path.display())))?;
+        fsio::create_dir_all(parent, self.durability)
+    }
+}

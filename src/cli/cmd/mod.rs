@@ -1,0 +1,130 @@
+//! One file per command: its arguments, whose comments are the manual, and the function that runs it.
+
+mod add;
+mod checkout;
+mod completions;
+mod diff;
+mod fetch;
+mod hook;
+mod init;
+mod ls;
+mod man;
+mod merge_driver;
+mod mv;
+mod pull;
+mod push;
+mod reference;
+mod remote;
+mod rm;
+mod status;
+mod sync;
+mod textconv;
+mod verify;
+
+use clap::{FromArgMatches, Subcommand};
+
+use super::Ui;
+use crate::error::Result;
+use crate::ops::Ctx;
+
+/// All commands, by what they need.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Works in a repository.
+    Inside(Inside),
+    /// Works anywhere.
+    Outside(Outside),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Inside {
+    Init(init::InitArgs),
+    Add(add::AddArgs),
+    Status(status::StatusArgs),
+    Diff(diff::DiffArgs),
+    Ls(ls::LsArgs),
+    Rm(rm::RmArgs),
+    Mv(mv::MvArgs),
+    Sync(sync::SyncArgs),
+    Push(push::PushArgs),
+    Fetch(fetch::FetchArgs),
+    Pull(pull::PullArgs),
+    Checkout(checkout::CheckoutArgs),
+    Remote(remote::RemoteArgs),
+    Verify(verify::VerifyArgs),
+    Hook(hook::HookArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Outside {
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+    Reference(reference::ReferenceArgs),
+    MergeDriver(merge_driver::MergeDriverArgs),
+    Textconv(textconv::TextconvArgs),
+}
+
+impl Inside {
+    pub(super) fn run(&self, ui: &Ui, ctx: &Ctx) -> Result<()> {
+        match self {
+            Inside::Init(args) => init::run(ui, ctx, args),
+            Inside::Add(args) => add::run(ui, ctx, args),
+            Inside::Status(args) => status::run(ui, ctx, args),
+            Inside::Diff(args) => diff::run(ui, ctx, args),
+            Inside::Ls(args) => ls::run(ui, ctx, args),
+            Inside::Rm(args) => rm::run(ui, ctx, args),
+            Inside::Mv(args) => mv::run(ui, ctx, args),
+            Inside::Sync(args) => sync::run(ui, ctx, args),
+            Inside::Push(args) => push::run(ui, ctx, args),
+            Inside::Fetch(args) => fetch::run(ui, ctx, args),
+            Inside::Pull(args) => pull::run(ui, ctx, args),
+            Inside::Checkout(args) => checkout::run(ui, ctx, args),
+            Inside::Remote(args) => remote::run(ui, ctx, args),
+            Inside::Verify(args) => verify::run(ui, ctx, args),
+            Inside::Hook(args) => hook::run(ui, ctx, args),
+        }
+    }
+}
+
+impl Outside {
+    pub(super) fn run(&self, ui: &Ui) -> Result<()> {
+        match self {
+            Outside::Completions(args) => completions::run(ui, args),
+            Outside::Man(args) => man::run(args),
+            Outside::Reference(_) => reference::run(ui),
+            Outside::MergeDriver(args) => merge_driver::run(ui, args),
+            Outside::Textconv(args) => textconv::run(ui, args),
+        }
+    }
+}
+
+// Both groups are one flat list on the command line.
+impl Subcommand for Command {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        Outside::augment_subcommands(Inside::augment_subcommands(command))
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Inside::has_subcommand(name) || Outside::has_subcommand(name)
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand_name() {
+            Some(name) if Outside::has_subcommand(name) => {
+                Outside::from_arg_matches(matches).map(Command::Outside)
+            }
+            _ => Inside::from_arg_matches(matches).map(Command::Inside),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

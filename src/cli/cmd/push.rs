@@ -1,0 +1,47 @@
+use std::path::PathBuf;
+
+use crate::cli::{Ui, render};
+use crate::error::Result;
+use crate::ops::{Ctx, push};
+
+/// Send content to a remote
+///
+/// By default, everything that the history of HEAD and the staged pointers name and that the remote does not have. Success
+/// means that the store itself confirmed every object.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PushArgs {
+    /// Commits, branches or tags whose history is pushed
+    #[arg(value_name = "REVISION")]
+    revisions: Vec<String>,
+    /// Only these artifacts
+    #[arg(last = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Send to this remote instead of the default
+    #[arg(long, value_name = "NAME")]
+    remote: Option<String>,
+    /// Ask the store about every object, and send again what is missing there or has another size
+    #[arg(long)]
+    repair: bool,
+    /// Say what would be sent, and send nothing
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &PushArgs) -> Result<()> {
+    let options = push::Options {
+        revisions: args.revisions.clone(),
+        paths: args.paths.clone(),
+        remote: args.remote.clone(),
+        repair: args.repair,
+        dry_run: args.dry_run,
+    };
+    let report = push::push(ctx, &options)?;
+    if args.json {
+        return ui.json("push", render::push_json(&report, args.dry_run));
+    }
+    render::push_text(ui, &report, args.dry_run);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Words in, words out: parses arguments, runs a use case, renders what it returns, maps errors to exit codes.
+
+mod bars;
+mod cmd;
+mod reference;
+mod render;
+mod ui;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::error::{Error, Result};
+use crate::ops::Ctx;
+use crate::progress::{Interrupt, Progress, Silent};
+
+pub(crate) use ui::Ui;
+
+/// Version machine-learning models with git
+///
+/// Large weights and data sets are tracked as small pointer files in git; their bytes go to object storage. Start with
+/// `git model init`, then `git model add`, `git commit`, `git model push`.
+#[derive(Parser, Debug)]
+#[command(name = "git-model", bin_name = "git model", version, max_term_width = 100)]
+#[command(propagate_version = false, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: cmd::Command,
+}
+
+/// Options that every command takes.
+#[derive(clap::Args, Debug)]
+struct Global {
+    /// Only print results and errors
+    #[arg(long, short, global = true, display_order = 100)]
+    quiet: bool,
+    /// Contact no store and no git remote
+    #[arg(long, global = true, display_order = 101)]
+    offline: bool,
+    /// Transfers at once
+    #[arg(long, global = true, value_name = "N", display_order = 102, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+}
+
+/// Runs the program and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with exit code 0, wrong usage to standard error with 2.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let ui = Ui::new(cli.global.quiet);
+    match dispatch(&ui, &cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
+    match &cli.command {
+        cmd::Command::Outside(command) => command.run(ui),
+        cmd::Command::Inside(command) => command.run(ui, &context(ui, &cli.global)?),
+    }
+}
+
+fn context(ui: &Ui, global: &Global) -> Result<Ctx> {
+    let interrupt = Interrupt::default();
+    let raised = interrupt.clone();
+    // The first signal asks for a clean end; a second one gets the system's usual answer.
+    ctrlc::set_handler(move || {
+        if raised.is_raised() {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+        }
+        raised.raise();
+    })
+    .map_err(|error| Error::new("cannot catch signals").caused_by(error))?;
+    let progress: Box<dyn Progress> = match ui.is_quiet() {
+        true => Box::new(Silent),
+        false if std::io::stderr().is_terminal() => Box::new(bars::Bars),
+        false => Box::new(bars::Lines),
+    };
+    let mut ctx = Ctx::open(progress, interrupt)?;
+    ctx.offline = global.offline;
+    if let Some(jobs) = global.jobs {
+        ctx.settings.jobs = Some(usize::from(jobs));
+    }
+    Ok(ctx)
+}
+
+/// The parser, for completions, man pages and the reference.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn arguments_are_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,125 @@
+//! Results that several commands show, as text and as JSON.
+
+use serde_json::{Value, json};
+
+use super::Ui;
+use crate::human;
+use crate::ops::{Ctx, fetch, push, sync};
+use crate::pointer::{Content, Pointer};
+use crate::repo_path::RepoPath;
+
+/// An artifact's path relative to the current directory, safe for a terminal.
+pub(super) fn path(ctx: &Ctx, path: &RepoPath) -> String {
+    human::escape(&ctx.git.shown(path))
+}
+
+/// A pointer's values.
+pub(super) fn pointer_json(pointer: &Pointer) -> Value {
+    let mut value = json!({ "sha256": pointer.digest, "size": pointer.size });
+    match pointer.content {
+        Content::File { executable } => {
+            value["kind"] = json!("file");
+            value["executable"] = json!(executable);
+        }
+        Content::Tree { files } => {
+            value["kind"] = json!("tree");
+            value["files"] = json!(files);
+        }
+    }
+    value
+}
+
+/// What a sync did.
+pub(super) fn sync_json(report: &sync::Report) -> Value {
+    json!({
+        "synced": report.synced.iter().map(|(path, pointer)| {
+            let mut value = pointer_json(pointer);
+            value["path"] = json!(path);
+            value
+        }).collect::<Vec<_>>(),
+        "removed": report.removed,
+        "modified": report.modified,
+        "kept": report.kept,
+        "saved": report.saved.iter().map(|(path, digest)| json!({ "path": path, "sha256": digest })).collect::<Vec<_>>(),
+        "problems": report.problems.iter().map(crate::error::Error::one_line).collect::<Vec<_>>(),
+        "fetched": fetch_json(&report.fetched),
+        "resumed": report.resumed,
+    })
+}
+
+/// What a fetch brought.
+pub(super) fn fetch_json(report: &fetch::Report) -> Value {
+    json!({ "objects": report.objects, "bytes": report.bytes, "remote": report.remote })
+}
+
+/// Says what a sync did.
+pub(super) fn sync_text(ui: &Ui, ctx: &Ctx, report: &sync::Report) {
+    if report.resumed {
+        ui.say("finished a sync that was interrupted");
+    }
+    if let Some(remote) = &report.fetched.remote {
+        let (objects, bytes) =
+            (human::count(report.fetched.objects, "object"), human::bytes(report.fetched.bytes));
+        ui.say(format!("fetched {objects} ({bytes}) from {remote}"));
+    }
+    for (saved, digest) in &report.saved {
+        ui.say(format!("saved your version of {} in the cache as {}", path(ctx, saved), digest.short()));
+    }
+    for (synced, pointer) in &report.synced {
+        ui.say(format!("{}: {}", path(ctx, synced), pointer.summary()));
+    }
+    for removed in &report.removed {
+        ui.say(format!("{}: removed, it is not part of this version (the cache has it)", path(ctx, removed)));
+    }
+    for kept in &report.kept {
+        ui.warn(format!(
+            "{}: kept, though it is not part of this version, because its content is nowhere else; git ignores it here",
+            path(ctx, kept)
+        ));
+    }
+    for modified in &report.modified {
+        ui.warn(format!("{}: changed by you, left alone", path(ctx, modified)));
+    }
+    if !report.modified.is_empty() {
+        ui.hint("git model add keeps your changes; git model sync --force replaces them");
+    }
+    report.problems.iter().for_each(|problem| ui.warn_error(problem));
+}
+
+/// Says what a push did.
+pub(super) fn push_text(ui: &Ui, report: &push::Report, dry_run: bool) {
+    report.unreadable.iter().for_each(|error| ui.warn_error(error));
+    let Some((name, url)) = &report.remote else {
+        ui.say("nothing to push: no artifact is tracked");
+        return;
+    };
+    if report.objects == 0 {
+        ui.say(format!("{name} ({url}) has everything"));
+        return;
+    }
+    let verb = if dry_run { "would push" } else { "pushed" };
+    ui.say(format!(
+        "{verb} {} ({}) to {name} ({url})",
+        human::count(report.objects, "object"),
+        human::bytes(report.bytes)
+    ));
+    if report.repaired > 0 {
+        ui.say(format!(
+            "of these, {} had another size in the store",
+            human::count(report.repaired, "object")
+        ));
+    }
+}
+
+/// What a push sent.
+pub(super) fn push_json(report: &push::Report, dry_run: bool) -> Value {
+    json!({
+        "remote": report.remote.as_ref().map(|(name, _)| name),
+        "url": report.remote.as_ref().map(|(_, url)| url),
+        "objects": report.objects,
+        "bytes": report.bytes,
+        "repaired": report.repaired,
+        "versions": report.versions,
+        "dry_run": dry_run,
+    })
+}

@@ -1,0 +1,158 @@
+//! One pass over a file's bytes: hashing them while they are copied.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::mpsc;
+
+use super::start_writeback;
+use crate::id::{Digest, Hasher};
+
+/// Bytes per read and write.
+const CHUNK: usize = 1024 * 1024;
+/// Smaller files are not worth a second thread.
+const PIPELINE_FROM: u64 = 4 * CHUNK as u64;
+/// Chunks between the reading and the writing side of one file; bounds its memory.
+const IN_FLIGHT: usize = 8;
+/// How much is written before the device is told to start.
+const WRITEBACK_STEP: u64 = 64 * CHUNK as u64;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
+/// Hashes everything that can be read from `file`.
+pub fn hash_file(file: &File, on_bytes: &dyn Fn(u64)) -> io::Result<(Digest, u64)> {
+    each_chunk(file, &mut |_| Ok(()), on_bytes)
+}
+
+/// Copies `source` to `target` and returns the digest and number of the bytes that were written.
+///
+/// The bytes are hashed on their way, so the digest is of the copy whatever happens to the source meanwhile. Files of
+/// some size are written by a second thread while the next chunk is hashed. With `writeback`, the device starts early.
+pub fn copy_hashing(
+    source: &File,
+    target: &File,
+    size: u64,
+    writeback: bool,
+    on_bytes: &dyn Fn(u64),
+) -> io::Result<(Digest, u64)> {
+    if size < PIPELINE_FROM {
+        let mut sink = target;
+        let done = each_chunk(source, &mut |chunk| sink.write_all(chunk), on_bytes)?;
+        if writeback {
+            start_writeback(target);
+        }
+        return Ok(done);
+    }
+    std::thread::scope(|scope| {
+        let (full_tx, full_rx) = mpsc::sync_channel::<(Vec<u8>, usize)>(IN_FLIGHT);
+        let (empty_tx, empty_rx) = mpsc::channel::<Vec<u8>>();
+        for _ in 0..IN_FLIGHT {
+            empty_tx.send(vec![0; CHUNK]).expect("the receiver is alive");
+        }
+        let writer = scope.spawn(move || -> io::Result<()> {
+            let (mut sink, mut written, mut started) = (target, 0, 0);
+            for (buffer, length) in full_rx {
+                sink.write_all(&buffer[..length])?;
+                written += length as u64;
+                if writeback && written - started >= WRITEBACK_STEP {
+                    start_writeback(target);
+                    started = written;
+                }
+                // The reading side may be done already.
+                drop(empty_tx.send(buffer));
+            }
+            Ok(())
+        });
+        let mut hasher = Hasher::default();
+        let mut total = 0;
+        let mut input = source;
+        // Ends when the file does, or when the writer has failed and no buffer comes back.
+        let read = (|| {
+            while let Ok(mut buffer) = empty_rx.recv() {
+                let length = read_full(&mut input, &mut buffer)?;
+                if length == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..length]);
+                total += length as u64;
+                on_bytes(length as u64);
+                if full_tx.send((buffer, length)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })();
+        drop(full_tx);
+        writer.join().expect("the writer does not panic")?;
+        read.map(|()| (hasher.finish(), total))
+    })
+}
+
+fn each_chunk(
+    file: &File,
+    each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    on_bytes: &dyn Fn(u64),
+) -> io::Result<(Digest, u64)> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let (mut hasher, mut total, mut input) = (Hasher::default(), 0, file);
+        loop {
+            let length = read_full(&mut input, buffer)?;
+            if length == 0 {
+                return Ok((hasher.finish(), total));
+            }
+            hasher.update(&buffer[..length]);
+            each(&buffer[..length])?;
+            total += length as u64;
+            on_bytes(length as u64);
+            if length < buffer.len() {
+                return Ok((hasher.finish(), total));
+            }
+        }
+    })
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_full(input: &mut &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_and_hashes_every_size() {
+        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 7, 20 * CHUNK] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let mut source = tempfile::tempfile().unwrap();
+            source.write_all(&bytes).unwrap();
+            std::io::Seek::rewind(&mut source).unwrap();
+            let mut target = tempfile::tempfile().unwrap();
+            let done = copy_hashing(&source, &target, size as u64, true, &|_| {}).unwrap();
+            assert_eq!(done, (Digest::of(&bytes), size as u64));
+            std::io::Seek::rewind(&mut target).unwrap();
+            assert_eq!(hash_file(&target, &|_| {}).unwrap(), done);
+        }
+    }
+
+    #[test]
+    fn a_failing_target_ends_the_copy() {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&vec![7; 20 * CHUNK]).unwrap();
+        std::io::Seek::rewind(&mut source).unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = copy_hashing(&source, &full, 20 * CHUNK as u64, false, &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,157 @@
+//! File-system primitives that the rest of the crate builds on: atomic publishing, durability, block sharing.
+//!
+//! "Durable" means: survives a power cut. A file is durable when its bytes were synced, it was renamed to its final
+//! name, and the directory of that name was synced, in this order.
+
+mod copy;
+mod stat;
+mod writeback;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{Context, Error, Result};
+
+pub use copy::{copy_hashing, hash_file};
+pub use stat::{Clock, FileStat, Kind};
+pub use writeback::start_writeback;
+
+/// Whether finished files are synced to the device.
+///
+/// `Off` gives up durability across a power cut, never atomicity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Sync files and directories.
+    Full,
+    /// Leave write-back to the kernel.
+    Off,
+}
+
+impl Durability {
+    /// Syncs a file's bytes, if durable.
+    ///
+    /// After a failed sync the kernel may have dropped the bytes: the caller must discard the file, never sync again.
+    pub fn sync_file(self, file: &File, path: &Path) -> Result<()> {
+        match self {
+            Durability::Full => file.sync_data().context(path, "sync to the device"),
+            Durability::Off => Ok(()),
+        }
+    }
+
+    /// Syncs a directory's entries, if durable.
+    pub fn sync_dir(self, path: &Path) -> Result<()> {
+        match self {
+            Durability::Full => {
+                File::open(path).and_then(|dir| dir.sync_all()).context(path, "sync the directory")
+            }
+            Durability::Off => Ok(()),
+        }
+    }
+}
+
+/// Creates a directory and its missing parents, and makes the new entries durable.
+pub fn create_dir_all(path: &Path, durability: Durability) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().ok_or_else(|| Error::new(format!("{}: not a directory", path.display())))?;
+    create_dir_all(parent, durability)?;
+    match fs::create_dir(path) {
+        Ok(()) => durability.sync_dir(parent),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error).context(path, "create the directory"),
+    }
+}
+
+/// Replaces a file's content atomically: readers see all of the old or all of the new.
+///
+/// For git-model's own files; what lies in the user's worktree goes through `worktree`, which follows no symlinks.
+pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+    let dir = path.parent().ok_or_else(|| Error::new(format!("{}: has no directory", path.display())))?;
+    let mut temp = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644)))
+        .tempfile_in(dir)
+        .context(dir, "create a file in")?;
+    temp.write_all(bytes).context(temp.path(), "write")?;
+    durability.sync_file(temp.as_file(), path)?;
+    temp.persist(path).map_err(|error| error.error).context(path, "replace")?;
+    durability.sync_dir(dir)
+}
+
+/// Reads a whole file that must not be larger than `max` bytes. `None` when there is no such file.
+pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    let file = match fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(path, "open"),
+    };
+    read_open_bounded(file, path, max).map(Some)
+}
+
+/// As [`read_bounded`], of a file that is open already.
+pub fn read_open_bounded(file: File, path: &Path, max: u64) -> Result<Vec<u8>> {
+    let metadata = file.metadata().context(path, "read")?;
+    if !metadata.is_file() {
+        return Err(Error::new(format!("{}: not a regular file", path.display())));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().min(max) as usize + 1);
+    file.take(max + 1).read_to_end(&mut bytes).context(path, "read")?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(format!("{}: larger than the allowed {max} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// What became of an attempt to share blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reflink {
+    /// The target shares all blocks of the source.
+    Shared,
+    /// Not this file; another one may work.
+    NotThis,
+    /// These file systems never will.
+    Never,
+}
+
+/// Makes `target`, an empty file, share all blocks of `source`.
+pub fn reflink(source: &File, target: &File) -> Reflink {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        match rustix::fs::ioctl_ficlone(target.as_fd(), source.as_fd()) {
+            Ok(()) => Reflink::Shared,
+            Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::NOSYS) => Reflink::Never,
+            Err(_) => Reflink::NotThis,
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _unsupported = (source.as_fd(), target.as_fd());
+        Reflink::Never
+    }
+}
+
+/// Bytes that an unprivileged user can still write to the file system of `path`.
+pub fn free_space(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).context(path, "ask for the free space of")?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Refuses, before anything is written, work that cannot fit on the file system of `dir`.
+pub fn require_space(dir: &Path, needed: u64, purpose: &str) -> Result<()> {
+    let free = free_space(dir)?;
+    if needed > free {
+        return Err(Error::new(format!(
+            "{}: not enough space for {purpose}: {} needed, {} free",
+            dir.display(),
+            crate::human::bytes(needed),
+            crate::human::bytes(free)
+        ))
+        .hint("free some space, or name the paths you need"));
+    }
+    Ok(())
+}

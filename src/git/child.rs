@@ -1,0 +1,91 @@
+//! Running the `git` program.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use super::ACTIVE_ENV;
+use crate::error::{Error, Result};
+use crate::human;
+
+/// A `git` command that is about to run.
+pub(super) struct Child {
+    command: Command,
+    input: Vec<u8>,
+}
+
+/// Prepares `git <args>`, with untranslated messages and no terminal prompt for anything but credentials.
+pub(super) fn git<I, S>(args: I) -> Child
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new("git");
+    command.args(args).env("LC_ALL", "C").env(ACTIVE_ENV, "1").stdin(Stdio::null());
+    Child { command, input: Vec::new() }
+}
+
+impl Child {
+    /// Writes `input` to its standard input.
+    pub(super) fn input(mut self, input: Vec<u8>) -> Self {
+        self.input = input;
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// Runs in another directory.
+    pub(super) fn dir(mut self, dir: &std::path::Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Runs it and returns its standard output; a failure carries git's own message.
+    pub(super) fn output(self) -> Result<Vec<u8>> {
+        let name = self.name();
+        let output = self.run()?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        Err(failure(&name, &output))
+    }
+
+    /// Runs it and returns everything, whatever its exit code.
+    pub(super) fn run(mut self) -> Result<Output> {
+        let cannot = |error: std::io::Error| {
+            Error::new("git: cannot run it").caused_by(error).hint("install git, or put it on PATH")
+        };
+        let mut child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(cannot)?;
+        let stdin = child.stdin.take();
+        // Its input is written while its output is read: neither pipe can fill up and block both.
+        let output = std::thread::scope(|scope| {
+            if let Some(mut stdin) = stdin {
+                // If git stops reading early it fails, and its own message says why.
+                scope.spawn(move || stdin.write_all(&self.input).is_ok());
+            }
+            child.wait_with_output()
+        });
+        output.map_err(cannot)
+    }
+
+    /// Runs it with the terminal's own input and output.
+    pub(super) fn interactive(mut self) -> Result<bool> {
+        let status = self.command.stdin(Stdio::inherit()).env_remove("LC_ALL").status();
+        status
+            .map(|status| status.success())
+            .map_err(|error| Error::new("git: cannot run it").caused_by(error))
+    }
+
+    fn name(&self) -> String {
+        let sub = self.command.get_args().find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+        format!("git {}", sub.unwrap_or_default().to_string_lossy())
+    }
+}
+
+/// The error for a `git` that failed: the last line of what it said.
+pub(super) fn failure(name: &str, output: &Output) -> Error {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().rfind(|line| line.starts_with("fatal: ") || line.starts_with("error: "));
+    let line = line.or_else(|| text.lines().next_back()).unwrap_or("it failed and said nothing");
+    let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
+    Error::new(format!("{name}: {}", human::escape(line)))
+}

@@ -1,0 +1,209 @@
+//! The user's git repository. The only module that names git2 or runs `git`.
+//!
+//! Reading goes through libgit2, in this process. Where libgit2 refuses (sparse or split index, reftable, SHA-256, blobs
+//! that a partial clone has not fetched), the `git` program takes over on the first refusal. Whatever changes the
+//! repository is left to `git`, so that the user's filters, hooks, locks and index format are obeyed exactly.
+
+mod child;
+pub mod hooks;
+mod read;
+mod write;
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::repo_path::RepoPath;
+
+pub use read::{IndexPointer, PointerBlob, RangeEnd};
+pub use write::Staging;
+
+/// Set for every `git` that this program runs, so that hooks started by it know to stay quiet.
+pub const ACTIVE_ENV: &str = "GIT_MODEL_ACTIVE";
+
+/// The object id of a blob or commit, in hex, as git prints it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Oid(String);
+
+impl Oid {
+    fn new(hex: &str) -> Result<Oid> {
+        let valid = matches!(hex.len(), 40 | 64) && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        valid.then(|| Oid(hex.to_owned())).ok_or_else(|| Error::new(format!("not a git object id: {hex:?}")))
+    }
+
+    /// The hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is git's "no object" (all zeros).
+    pub fn is_null(&self) -> bool {
+        self.0.bytes().all(|b| b == b'0')
+    }
+}
+
+/// An open repository.
+pub struct Git {
+    git_dir: PathBuf,
+    common_dir: PathBuf,
+    top: Option<PathBuf>,
+    lib: Option<git2::Repository>,
+    config: OnceCell<Vec<(String, String)>>,
+}
+
+impl std::fmt::Debug for Git {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Git").field("git_dir", &self.git_dir).field("top", &self.top).finish_non_exhaustive()
+    }
+}
+
+impl Git {
+    /// Opens the repository of the current directory, or the one named by git's environment variables.
+    pub fn discover() -> Result<Git> {
+        match git2::Repository::open_from_env() {
+            Ok(lib) => Git::from_lib(lib),
+            Err(_) => Git::from_child(),
+        }
+    }
+
+    fn from_lib(lib: git2::Repository) -> Result<Git> {
+        Ok(Git {
+            git_dir: absolute(lib.path())?,
+            common_dir: absolute(lib.commondir())?,
+            top: lib.workdir().map(absolute).transpose()?,
+            lib: Some(lib),
+            config: OnceCell::new(),
+        })
+    }
+
+    fn from_child() -> Result<Git> {
+        let answer =
+            child::git(["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"])
+                .output()
+                .map_err(|error| error.hint("run this inside a git repository; git init makes one"))?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let mut lines = text.lines();
+        let (Some(inside), Some(git_dir), Some(common_dir)) = (lines.next(), lines.next(), lines.next())
+        else {
+            return Err(Error::new("git rev-parse: unexpected answer"));
+        };
+        let top = match inside {
+            "true" => {
+                let top = child::git(["rev-parse", "--show-toplevel"]).output()?;
+                Some(absolute(Path::new(String::from_utf8_lossy(&top).trim_end_matches('\n')))?)
+            }
+            _ => None,
+        };
+        Ok(Git {
+            git_dir: absolute(Path::new(git_dir))?,
+            common_dir: absolute(Path::new(common_dir))?,
+            top,
+            lib: None,
+            config: OnceCell::new(),
+        })
+    }
+
+    /// This worktree's own git dir.
+    pub fn git_dir(&self) -> &Path {
+        &self.git_dir
+    }
+
+    /// The git dir that all worktrees share.
+    pub fn common_dir(&self) -> &Path {
+        &self.common_dir
+    }
+
+    /// The top of the worktree; an error in a bare repository.
+    pub fn top(&self) -> Result<&Path> {
+        self.top.as_deref().ok_or_else(|| {
+            Error::new(format!("{}: this needs a worktree, and there is none here", self.git_dir.display()))
+                .hint(
+                    "run it in a clone that is not bare; ls, fetch and push with a commit work in a bare one",
+                )
+        })
+    }
+
+    /// Whether there is no worktree.
+    pub fn is_bare(&self) -> bool {
+        self.top.is_none()
+    }
+
+    /// A path as the user typed it, relative to the top of the worktree. `None` means the top itself.
+    pub fn repo_path(&self, typed: &Path) -> Result<Option<RepoPath>> {
+        let top = self.top()?;
+        let cwd = std::env::current_dir().context(".", "find the current directory")?;
+        let full = normalise(&cwd.join(typed));
+        let relative = full.strip_prefix(top).map_err(|_| {
+            Error::usage(format!("{}: outside the repository {}", typed.display(), top.display()))
+        })?;
+        if relative.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        use std::os::unix::ffi::OsStrExt;
+        RepoPath::from_bytes(relative.as_os_str().as_bytes()).map(Some)
+    }
+
+    /// A name for `path` relative to the current directory, for messages and hints.
+    pub fn shown(&self, path: &RepoPath) -> String {
+        let relative = || {
+            let cwd = std::env::current_dir().ok()?;
+            let inside = cwd.strip_prefix(self.top.as_deref()?).ok()?.to_str()?.to_owned();
+            let mut up = String::new();
+            let mut base = inside.as_str();
+            loop {
+                match path.as_str().strip_prefix(base).map(|rest| rest.strip_prefix('/').unwrap_or(rest)) {
+                    Some(rest)
+                        if base.is_empty() || path.as_str().as_bytes().get(base.len()) == Some(&b'/') =>
+                    {
+                        return Some(format!("{up}{rest}"));
+                    }
+                    _ => {
+                        up.push_str("../");
+                        base = base.rsplit_once('/').map_or("", |(parent, _)| parent);
+                    }
+                }
+            }
+        };
+        relative().unwrap_or_else(|| path.as_str().to_owned())
+    }
+
+    /// Whether a rebase, am, or sequence of cherry-picks or reverts is in progress.
+    pub fn sequence_in_progress(&self) -> bool {
+        ["rebase-merge", "rebase-apply", "sequencer"].iter().any(|name| self.git_dir.join(name).exists())
+    }
+}
+
+/// An absolute path with symlinks in directories resolved, without a trailing slash.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).context(path, "resolve")
+}
+
+/// Removes `.` and resolves `..` by text, except that the longest existing directory is resolved for real, so that a
+/// path typed through a symlinked directory still names the file inside the repository.
+fn normalise(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else { return out };
+    let mut missing = vec![name.to_owned()];
+    let mut existing = parent.to_path_buf();
+    loop {
+        if let Ok(resolved) = std::fs::canonicalize(&existing) {
+            return missing.iter().rev().fold(resolved, |path, name| path.join(name));
+        }
+        match (existing.parent(), existing.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name.to_owned());
+                existing = parent.to_path_buf();
+            }
+            _ => return out,
+        }
+    }
+}

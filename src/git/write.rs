@@ -1,0 +1,73 @@
+//! Changing the index, the worktree and the configuration: always through `git` itself.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{Git, child};
+use crate::error::{Error, Result};
+use crate::repo_path::RepoPath;
+
+/// What became of a request to stage paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staging {
+    /// The index has them.
+    Done,
+    /// Another process held the index all the time; nothing was staged.
+    Busy,
+}
+
+/// How often, and with what pauses, a locked index is tried again: about three seconds in all.
+const PAUSES_MS: [u64; 8] = [20, 50, 100, 200, 300, 500, 800, 1000];
+
+impl Git {
+    /// Puts the worktree's version of these paths into the index, or removes them from it where the file is gone.
+    ///
+    /// `git update-index` runs the user's filters, keeps the index's format and extensions, and does not care
+    /// whether a pattern ignores the path.
+    pub fn stage(&self, paths: &[RepoPath]) -> Result<Staging> {
+        if paths.is_empty() {
+            return Ok(Staging::Done);
+        }
+        let input: Vec<u8> = paths.iter().flat_map(|path| format!("{path}\0").into_bytes()).collect();
+        for pause in PAUSES_MS.map(Some).into_iter().chain([None]) {
+            let args = ["update-index", "--add", "--remove", "-z", "--stdin"];
+            let output = child::git(args).dir(self.top()?).input(input.clone()).run()?;
+            if output.status.success() {
+                return Ok(Staging::Done);
+            }
+            if !String::from_utf8_lossy(&output.stderr).contains("index.lock': File exists") {
+                return Err(child::failure("git update-index", &output));
+            }
+            if let Some(pause) = pause {
+                thread::sleep(Duration::from_millis(pause));
+            }
+        }
+        Ok(Staging::Busy)
+    }
+
+    /// Runs `git checkout <args>` with the user's terminal, without git-model's hooks. `false` when git refused.
+    pub fn checkout(&self, args: &[String]) -> Result<bool> {
+        child::git(std::iter::once("checkout").chain(args.iter().map(String::as_str))).interactive()
+    }
+
+    /// Sets a key of the repository's own configuration.
+    pub fn set_config(&self, key: &str, value: &str) -> Result<()> {
+        child::git(["config", "--local", key, value]).output().map(drop)
+    }
+
+    /// Adds one more value to a key of the repository's own configuration.
+    pub fn add_config(&self, key: &str, value: &str) -> Result<()> {
+        child::git(["config", "--local", "--add", key, value]).output().map(drop)
+    }
+
+    /// Where git looks for hooks, and whether the user set that with `core.hooksPath`.
+    pub fn hooks_dir(&self) -> Result<(std::path::PathBuf, bool)> {
+        let custom = self.config_value("core.hooksPath")?.is_some();
+        let answer = child::git(["rev-parse", "--git-path", "hooks"]).output()?;
+        let text = String::from_utf8(answer)
+            .map_err(|error| Error::new("core.hooksPath: not UTF-8").caused_by(error))?;
+        let cwd =
+            std::env::current_dir().map_err(|error| Error::new("no current directory").caused_by(error))?;
+        Ok((cwd.join(text.trim_end_matches('\n')), custom))
+    }
+}

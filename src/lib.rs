@@ -1,0 +1,29 @@
+//! git-model versions machine-learning models with git: small pointers in git, their content in object storage.
+//!
+//! Modules are arranged in floors. A module imports from floors below its own, never from above, and modules of floor 2
+//! do not import each other. `tests/floors.rs` checks it; `docs/architecture.md` explains it.
+//!
+//! - floor 4: [`cli`]: words in, words out
+//! - floor 3: [`ops`]: one file per use case; returns data, prints nothing
+//! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`]: each owns one outside world
+//! - floor 1: [`pointer`], [`tree`], [`repo_config`], [`remote_url`], [`yaml`]: values and formats
+//! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`]: ground
+
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod fsio;
+pub mod git;
+pub mod human;
+pub mod id;
+pub mod ops;
+pub mod pointer;
+pub mod progress;
+pub mod remote;
+pub mod remote_url;
+pub mod repo_config;
+pub mod repo_path;
+pub mod tree;
+pub mod worktree;
+pub mod yaml;

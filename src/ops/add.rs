@@ -1,0 +1,287 @@
+//! Taking content into the cache and writing its pointers.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::observe::{OnDisk, Reading};
+use super::{Ctx, Selection};
+use crate::cache::Usage;
+use crate::error::{Error, Result};
+use crate::git::Staging as GitStaging;
+use crate::human;
+use crate::pointer::Pointer;
+use crate::repo_config;
+use crate::repo_path::RepoPath;
+use crate::worktree::ignore;
+
+/// What to add, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Paths as the user typed them.
+    pub paths: Vec<PathBuf>,
+    /// Take every artifact that is tracked already.
+    pub update: bool,
+    /// Put the pointers into git's index.
+    pub stage: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What adding changed for one artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It was not tracked before.
+    New,
+    /// Its content changed.
+    Updated,
+    /// Its pointer was right already.
+    Unchanged,
+}
+
+/// One artifact that was added.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Where its content is.
+    pub path: RepoPath,
+    /// What its pointer now says.
+    pub pointer: Pointer,
+    /// What changed.
+    pub change: Change,
+}
+
+/// What became of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Staged {
+    /// The pointers are in it.
+    Yes,
+    /// The user did not want that.
+    NotAsked,
+    /// Another process held it all the time.
+    IndexBusy,
+}
+
+/// What adding did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The artifacts, in path order.
+    pub items: Vec<Item>,
+    /// Objects that are new in the cache.
+    pub stored: Usage,
+    /// What the cache holds now.
+    pub cache: Usage,
+    /// Whether the pointers are in the index.
+    pub staged: Staged,
+    /// Pointers that a pattern ignores, with the pattern's place, and the line that would end it.
+    pub ignored: Vec<(RepoPath, String, String)>,
+}
+
+/// Adds artifacts: content into the cache first, then pointers, `.gitignore`, records and the index.
+pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
+    let root = ctx.root()?;
+    require_init(&root)?;
+    ctx.finish_interrupted()?;
+    let paths = plan(ctx, options)?;
+    let records = ctx.records()?;
+    let batch = ctx.cache.batch()?;
+    let step = ctx.progress.step("adding", 0, planned_bytes(&root, &paths));
+    let observer = ctx.observer(&root, &records, step.as_ref())?;
+    let reading = if options.dry_run { Reading::Hash } else { Reading::Keep(&batch) };
+    let seen: Vec<_> = paths
+        .par_iter()
+        .map(|path| {
+            let record = observer.records.load(path)?;
+            let found = known(path, observer.look(path, record.as_ref(), reading)?)?;
+            Ok((path, found, record))
+        })
+        .collect::<Result<_>>()?;
+    drop(observer);
+    drop(step);
+    let mut report = Report {
+        items: Vec::new(),
+        stored: Usage::default(),
+        cache: Usage::default(),
+        staged: Staged::NotAsked,
+        ignored: Vec::new(),
+    };
+    // From here on the objects are durable, and pointers may name them.
+    if !options.dry_run {
+        report.stored = batch.commit()?;
+    }
+    let staging = ctx.staging()?;
+    let mut to_stage = Vec::new();
+    for (path, found, record) in seen {
+        let before = super::artifacts::read_pointer(&root, path).ok().flatten();
+        let change = match before {
+            None => Change::New,
+            Some(before) if before == found.pointer => Change::Unchanged,
+            Some(_) => Change::Updated,
+        };
+        if !options.dry_run {
+            root.write_small(&path.pointer(), found.pointer.to_text().as_bytes(), &staging)?;
+            let record_now = found.record(path, found.pointer.digest);
+            if record.as_ref() != Some(&record_now) {
+                records.save(&record_now)?;
+            }
+            to_stage.push(path.pointer());
+        }
+        report.items.push(Item { path: path.clone(), pointer: found.pointer, change });
+    }
+    report.cache = ctx.cache.usage()?;
+    if options.dry_run {
+        return Ok(report);
+    }
+    ignore::add(&root, &paths, ctx.settings.durability)?;
+    report.ignored = ignored_pointers(ctx, &to_stage)?;
+    if options.stage {
+        for path in &paths {
+            let file = ignore::file_of(path)?;
+            if !to_stage.contains(&file) {
+                to_stage.push(file);
+            }
+        }
+        report.staged = match ctx.git.stage(&to_stage)? {
+            GitStaging::Done => Staged::Yes,
+            GitStaging::Busy => Staged::IndexBusy,
+        };
+    }
+    Ok(report)
+}
+
+fn known(path: &RepoPath, found: OnDisk) -> Result<super::observe::Seen> {
+    match found {
+        OnDisk::Known(seen) => Ok(seen),
+        _ => Err(Error::new(format!("{}: it vanished while it was added", human::escape(path.as_str())))),
+    }
+}
+
+fn planned_bytes(root: &crate::worktree::Root, paths: &[RepoPath]) -> u64 {
+    let size =
+        |path: &RepoPath| root.stat(path).ok().flatten().filter(|stat| stat.kind != crate::fsio::Kind::Tree);
+    paths.iter().filter_map(size).map(|stat| stat.size).sum()
+}
+
+fn require_init(root: &crate::worktree::Root) -> Result<()> {
+    match root.stat(&RepoPath::new(repo_config::FILE_NAME)?)? {
+        Some(_) => Ok(()),
+        None => {
+            Err(Error::new(format!("{}: git-model is not set up in this repository", root.path().display()))
+                .hint("run git model init once"))
+        }
+    }
+}
+
+/// Checks every path before anything is read or written.
+fn plan(ctx: &Ctx, options: &Options) -> Result<Vec<RepoPath>> {
+    let mut paths = Vec::new();
+    let artifacts: Vec<RepoPath> =
+        ctx.artifacts(&Selection::all())?.into_iter().map(|artifact| artifact.path).collect();
+    if options.update {
+        for path in &artifacts {
+            if ctx.root()?.stat(path)?.is_some() {
+                paths.push(path.clone());
+            }
+        }
+    }
+    for typed in &options.paths {
+        let shown = human::escape(&typed.to_string_lossy());
+        let path = ctx.git.repo_path(typed)?.ok_or_else(|| {
+            Error::usage(format!("{shown}: the repository itself cannot be an artifact"))
+                .hint("name a path inside it")
+        })?;
+        // A shell's `models/*` names pointers too; they stand for their artifacts.
+        let path = path.artifact().filter(|artifact| artifacts.contains(artifact)).unwrap_or(path);
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    for path in &paths {
+        check(ctx, path, &artifacts)?;
+    }
+    for pair in paths.windows(2).filter(|pair| pair[1].is_within(&pair[0])) {
+        return Err(nested(&pair[1], &pair[0]));
+    }
+    Ok(paths)
+}
+
+fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
+    let shown = human::escape(path.as_str());
+    if ctx.root()?.stat(path)?.is_none() {
+        let error = Error::new(format!("{shown}: no such file or directory"));
+        return Err(match artifacts.contains(path) {
+            true => {
+                error.hint(format!("git model sync {} brings it back", human::shell_quote(path.as_str())))
+            }
+            false => error,
+        });
+    }
+    if path.name() == repo_config::FILE_NAME || path.name() == ".gitignore" || path.name() == ".gitattributes"
+    {
+        return Err(Error::usage(format!(
+            "{shown}: this file configures git or git-model and belongs in git"
+        )));
+    }
+    if let Some(outer) = artifacts.iter().find(|artifact| path != *artifact && path.is_within(artifact)) {
+        return Err(Error::usage(format!(
+            "{shown}: it is part of the artifact {}",
+            human::escape(outer.as_str())
+        ))
+        .hint(format!("git model add {}", human::shell_quote(outer.as_str()))));
+    }
+    if let Some(inner) = artifacts.iter().find(|artifact| *artifact != path && artifact.is_within(path)) {
+        return Err(nested(inner, path));
+    }
+    let tracked = ctx.git.tracked_below(path)?;
+    if let Some(first) = tracked.first() {
+        return Err(Error::usage(format!(
+            "{}: git itself tracks it, so it cannot be an artifact as well",
+            human::escape(first.as_str())
+        ))
+        .hint(format!(
+            "git rm -r --cached -- {} takes it out of git's index and keeps the file",
+            human::shell_quote(path.as_str())
+        )));
+    }
+    Ok(())
+}
+
+fn nested(inner: &RepoPath, outer: &RepoPath) -> Error {
+    Error::usage(format!(
+        "{}: an artifact inside {}, which cannot be one as well",
+        human::escape(inner.as_str()),
+        human::escape(outer.as_str())
+    ))
+    .hint(format!(
+        "git model rm --keep {} first, or add the inner paths one by one",
+        human::shell_quote(inner.as_str())
+    ))
+}
+
+/// Pointers that some pattern hides from plain git commands, each with the line that makes it visible again.
+fn ignored_pointers(ctx: &Ctx, pointers: &[RepoPath]) -> Result<Vec<(RepoPath, String, String)>> {
+    let mut found = Vec::new();
+    for (path, pattern) in ctx.git.ignored(pointers)? {
+        // Git never looks into an ignored directory, so each directory on the way has to be let in again.
+        let mut lines = Vec::new();
+        let mut dir = path.parent();
+        while let Some(parent) = dir {
+            if !ctx.git.ignored(std::slice::from_ref(&parent))?.is_empty() {
+                lines.push(format!("!/{parent}/"));
+                lines.push(format!("/{parent}/*"));
+            }
+            dir = parent.parent();
+        }
+        // Outermost first; the innermost directory keeps its other files ignored.
+        let mut ordered: Vec<String> = lines.chunks(2).rev().flat_map(<[String]>::to_vec).collect();
+        ordered.push(match path.parent() {
+            Some(parent) => format!("!/{parent}/*.pointer"),
+            None => "!/*.pointer".to_owned(),
+        });
+        found.push((path, pattern, ordered.join("\n")));
+    }
+    Ok(found)
+}

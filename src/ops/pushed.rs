@@ -1,0 +1,75 @@
+//! What a store is known to hold, to save requests. A hint: `push --repair` ignores it, and a replaced store voids it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Result};
+use crate::fsio::{self, Durability};
+use crate::id::Digest;
+use crate::remote_url::RemoteUrl;
+
+/// The objects that this clone saw in one store.
+#[derive(Debug)]
+pub struct Pushed {
+    file: PathBuf,
+    store: Option<String>,
+    known: BTreeSet<Digest>,
+    changed: bool,
+}
+
+impl Pushed {
+    /// Reads what is known about the store behind `url`.
+    pub fn load(common_dir: &Path, url: &RemoteUrl) -> Result<Pushed> {
+        let name = &Digest::of(url.to_string().as_bytes()).to_hex()[..16];
+        let file = common_dir.join("model/pushed").join(name);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).context(&file, "read"),
+        };
+        let mut lines = text.lines();
+        let store = lines.next().map(str::to_owned);
+        Ok(Pushed { file, store, known: lines.filter_map(Digest::from_hex).collect(), changed: false })
+    }
+
+    /// Tells which store was met. Another one than before voids everything.
+    pub fn met(&mut self, store: &str) {
+        if self.store.as_deref() != Some(store) {
+            self.store = Some(store.to_owned());
+            self.known.clear();
+            self.changed = true;
+        }
+    }
+
+    /// Whether the store is known to hold this object; of a directory, all of it.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.known.contains(digest)
+    }
+
+    /// Remembers an object that the store confirmed.
+    pub fn insert(&mut self, digest: Digest) {
+        self.changed |= self.known.insert(digest);
+    }
+
+    /// Forgets everything, so that the store is asked again.
+    pub fn forget(&mut self) {
+        self.changed |= !self.known.is_empty();
+        self.known.clear();
+    }
+
+    /// Writes it down, if anything is new.
+    pub fn save(&self) -> Result<()> {
+        let (true, Some(store)) = (self.changed, &self.store) else { return Ok(()) };
+        if let Some(dir) = self.file.parent() {
+            fsio::create_dir_all(dir, Durability::Off)?;
+        }
+        let mut text = format!("{store}\n");
+        for digest in &self.known {
+            text.push_str(&digest.to_hex());
+            text.push('\n');
+        }
+        fsio::write_atomic(&self.file, text.as_bytes(), Durability::Off)
+    }
+}

@@ -1,0 +1,275 @@
+//! Which store a command means, and whether it may be used.
+//!
+//! A committed URL can come from anybody who can open a pull request. So nothing is pushed to one that the user did not
+//! approve in this clone, and one that is not on a cloud's own endpoint is not even contacted.
+
+use serde::Serialize;
+
+use super::Ctx;
+use crate::config::{RemoteSettings, env};
+use crate::error::{Error, Result};
+use crate::git::Oid;
+use crate::human;
+use crate::remote::{Access, Checked, Remote};
+use crate::remote_url::RemoteUrl;
+use crate::repo_config::{self, RepoConfig, check_remote_name};
+use crate::repo_path::RepoPath;
+
+/// Git's configuration key for approved URLs.
+const TRUST_KEY: &str = "model.trust";
+
+/// A remote that was found by its name.
+#[derive(Clone, Debug, Serialize)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: RemoteUrl,
+    /// Whether the user approved it in this clone.
+    pub trusted: bool,
+    /// Whether it is used when no name is given.
+    pub default: bool,
+    /// Where its URL comes from.
+    pub source: Source,
+    /// The custom endpoint that would be used, if any.
+    pub endpoint: Option<String>,
+}
+
+/// Where a remote's URL comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The user's git configuration.
+    Config,
+    /// `.git-model.yaml` of the worktree, or of HEAD.
+    Repository,
+    /// `.git-model.yaml` of the commit at hand.
+    Commit,
+}
+
+/// What is to be done with a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Only read.
+    Fetch,
+    /// Write.
+    Push,
+}
+
+/// The committed configuration that counts: the worktree's, else the one of HEAD.
+pub(super) fn repo_config(ctx: &Ctx) -> Result<Option<RepoConfig>> {
+    if !ctx.git.is_bare() {
+        let path = RepoPath::new(repo_config::FILE_NAME)?;
+        if let Some(bytes) = ctx.root()?.read_small(&path, repo_config::MAX_BYTES)? {
+            return RepoConfig::parse(&bytes, repo_config::FILE_NAME).map(Some);
+        }
+    }
+    match ctx.git.commit("HEAD")? {
+        Some(head) => config_of_commit(ctx, &head),
+        None => Ok(None),
+    }
+}
+
+fn config_of_commit(ctx: &Ctx, commit: &Oid) -> Result<Option<RepoConfig>> {
+    let bytes = ctx.git.blob_at(commit, repo_config::FILE_NAME, repo_config::MAX_BYTES)?;
+    let source = format!("{}:{}", &commit.as_str()[..12], repo_config::FILE_NAME);
+    bytes.map(|bytes| RepoConfig::parse(&bytes, &source)).transpose()
+}
+
+/// The name of the default remote, if there is one.
+pub fn default_name(ctx: &Ctx) -> Result<Option<String>> {
+    let committed = repo_config(ctx)?;
+    let named =
+        committed.and_then(|config| config.default_remote.or_else(|| sole(config.remotes.into_keys())));
+    Ok(named.or_else(|| sole(ctx.settings.remote_names().map(str::to_owned))))
+}
+
+fn sole(mut names: impl Iterator<Item = String>) -> Option<String> {
+    let first = names.next()?;
+    names.next().is_none().then_some(first)
+}
+
+/// Finds a remote: in the user's configuration, then on the current branch, then in the commit at hand.
+pub fn find(ctx: &Ctx, name: Option<&str>, commit: Option<&Oid>) -> Result<Found> {
+    let default = default_name(ctx)?;
+    let of_commit = || commit.map(|commit| config_of_commit(ctx, commit)).transpose().map(Option::flatten);
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => match &default {
+            Some(name) => name.clone(),
+            None => of_commit()?.and_then(|config| config.default_remote).ok_or_else(|| {
+                Error::usage("no remote is set up")
+                    .hint("git model remote add origin URL, where URL is a folder or s3://bucket/prefix")
+            })?,
+        },
+    };
+    check_remote_name(&name)?;
+    let settings = ctx.settings.remote(&name);
+    let in_repository =
+        || Ok::<_, Error>(repo_config(ctx)?.and_then(|config| config.remotes.get(&name).cloned()));
+    let in_commit = || Ok::<_, Error>(of_commit()?.and_then(|config| config.remotes.get(&name).cloned()));
+    let (url, source) = if let Some(url) = settings.url.clone() {
+        (url, Source::Config)
+    } else if let Some(url) = in_repository()? {
+        (url, Source::Repository)
+    } else if let Some(url) = in_commit()? {
+        (url, Source::Commit)
+    } else {
+        return Err(Error::usage(format!("{}: no such remote", human::escape(&name)))
+            .hint("git model remote list shows them; git model remote add NAME URL makes one"));
+    };
+    let trusted = source == Source::Config || ctx.settings.trusts(&url);
+    let endpoint = endpoint(&settings, &url);
+    Ok(Found { default: default.as_deref() == Some(&name), name, url, trusted, source, endpoint })
+}
+
+fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
+    match url {
+        RemoteUrl::S3 { .. } => settings.endpoint.clone().or_else(|| env::first(&env::AWS_ENDPOINT)),
+        RemoteUrl::Folder(_) => None,
+    }
+}
+
+/// Opens a remote if it may be used for this.
+pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
+    if ctx.offline {
+        return Err(Error::new(format!("{}: not contacted because of --offline", found.url)));
+    }
+    let on_cloud = matches!(found.url, RemoteUrl::S3 { .. }) && found.endpoint.is_none();
+    if !found.trusted && (purpose == Purpose::Push || !on_cloud) {
+        let what = match purpose {
+            Purpose::Push => "nothing is pushed to it",
+            Purpose::Fetch => "it is not contacted",
+        };
+        return Err(Error::new(format!(
+            "{}: this remote comes from a committed file and was not approved here, so {what}",
+            found.url
+        ))
+        .hint(format!(
+            "if it is yours: git model remote trust {} (in CI: {}={})",
+            human::shell_quote(&found.name),
+            env::TRUST,
+            human::shell_quote(&found.url.to_string())
+        )));
+    }
+    let settings = ctx.settings.remote(&found.name);
+    let access = Access {
+        endpoint: found.endpoint.clone(),
+        region: settings.region.or_else(|| env::first(&env::AWS_REGION)),
+        allow_http: settings.allow_http || local_endpoint(found.endpoint.as_deref()),
+        checksum: settings.checksum,
+        has_credentials: env::first(&env::AWS_CREDENTIALS).is_some(),
+        durability: ctx.settings.durability,
+        jobs: ctx.settings.jobs,
+        create: purpose == Purpose::Push,
+    };
+    Remote::open(&found.url, &access)
+}
+
+/// Plain http never leaves the machine when the endpoint is on it.
+fn local_endpoint(endpoint: Option<&str>) -> bool {
+    let host = endpoint.and_then(|endpoint| endpoint.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        let name = host.split(['/', ':']).next().unwrap_or_default();
+        name == "localhost" || name == "127.0.0.1" || host.starts_with("[::1]")
+    })
+}
+
+/// All remotes, in name order.
+pub fn list(ctx: &Ctx) -> Result<Vec<Found>> {
+    let mut names: Vec<String> =
+        repo_config(ctx)?.map(|config| config.remotes.into_keys().collect()).unwrap_or_default();
+    names.extend(ctx.settings.remote_names().map(str::to_owned));
+    names.sort();
+    names.dedup();
+    names.iter().map(|name| find(ctx, Some(name), None)).collect()
+}
+
+/// Writes a remote into `.git-model.yaml`, stages the file, and approves the URL that the user typed.
+pub fn add(ctx: &Ctx, name: &str, url: &str, replace: bool) -> Result<RemoteUrl> {
+    check_remote_name(name)?;
+    let cwd = std::env::current_dir().map_err(|error| Error::new("no current directory").caused_by(error))?;
+    let url = RemoteUrl::parse_typed(url, &cwd)?;
+    edit(ctx, |config| {
+        if config.remotes.contains_key(name) && !replace {
+            return Err(Error::usage(format!("{name}: this remote exists already"))
+                .hint("git model remote add --force replaces its URL"));
+        }
+        config.remotes.insert(name.to_owned(), url.clone());
+        config.default_remote.get_or_insert_with(|| name.to_owned());
+        Ok(())
+    })?;
+    approve(ctx, &url)?;
+    Ok(url)
+}
+
+/// Takes a remote out of `.git-model.yaml`. The store itself is not touched.
+pub fn remove(ctx: &Ctx, name: &str) -> Result<()> {
+    edit(ctx, |config| {
+        if config.remotes.remove(name).is_none() {
+            return Err(Error::usage(format!(
+                "{}: no such remote in {}",
+                human::escape(name),
+                repo_config::FILE_NAME
+            )));
+        }
+        if config.default_remote.as_deref() == Some(name) {
+            config.default_remote = None;
+        }
+        Ok(())
+    })
+}
+
+/// Makes a remote the default.
+pub fn set_default(ctx: &Ctx, name: &str) -> Result<()> {
+    edit(ctx, |config| {
+        if !config.remotes.contains_key(name) {
+            return Err(Error::usage(format!(
+                "{}: no such remote in {}",
+                human::escape(name),
+                repo_config::FILE_NAME
+            )));
+        }
+        config.default_remote = Some(name.to_owned());
+        Ok(())
+    })
+}
+
+/// Approves a remote's committed URL in this clone.
+pub fn trust(ctx: &Ctx, name: Option<&str>) -> Result<Found> {
+    let found = find(ctx, name, None)?;
+    if !found.trusted {
+        approve(ctx, &found.url)?;
+    }
+    Ok(found)
+}
+
+/// Tries everything that push and fetch need.
+pub fn check(ctx: &Ctx, name: Option<&str>) -> Result<(Found, Checked)> {
+    let found = find(ctx, name, None)?;
+    let checked = open(ctx, &found, Purpose::Push)?.check()?;
+    Ok((found, checked))
+}
+
+pub(super) fn approve(ctx: &Ctx, url: &RemoteUrl) -> Result<()> {
+    if ctx.settings.trusts(url) {
+        return Ok(());
+    }
+    ctx.git.add_config(TRUST_KEY, &url.to_string())
+}
+
+fn edit(ctx: &Ctx, change: impl FnOnce(&mut RepoConfig) -> Result<()>) -> Result<()> {
+    let root = ctx.root()?;
+    let path = RepoPath::new(repo_config::FILE_NAME)?;
+    let bytes = root.read_small(&path, repo_config::MAX_BYTES)?.ok_or_else(|| {
+        Error::new(format!("{path}: git-model is not set up in this repository"))
+            .hint("run git model init once")
+    })?;
+    let mut config = RepoConfig::parse(&bytes, repo_config::FILE_NAME)?;
+    change(&mut config)?;
+    let text = config.to_text();
+    if root.write_small(&path, text.as_bytes(), &ctx.staging()?)? {
+        ctx.git.stage(&[path])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Ending the tracking of artifacts.
+
+use super::observe::{OnDisk, Reading};
+use super::{Ctx, Selection};
+use crate::error::{Error, Result};
+use crate::human;
+use crate::progress::Silent;
+use crate::repo_path::RepoPath;
+use crate::worktree::ignore;
+
+/// What is to become of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Removed, if the cache has it.
+    Remove,
+    /// Removed, whatever it is.
+    Force,
+    /// Kept where it is, no longer ignored by git.
+    Keep,
+}
+
+/// Stops tracking artifacts: their pointers go, from the worktree and the index.
+pub fn remove(ctx: &Ctx, selection: &Selection, content: Content) -> Result<Vec<RepoPath>> {
+    let root = ctx.root()?;
+    let records = ctx.records()?;
+    ctx.finish_interrupted()?;
+    let artifacts = ctx.require_artifacts(selection)?;
+    let observer = ctx.observer(&root, &records, &Silent)?;
+    let staging = ctx.staging()?;
+    // All are checked before the first is touched.
+    let mut to_remove = Vec::new();
+    for artifact in artifacts {
+        let path = artifact.path;
+        let record = records.load(&path)?;
+        let seen = match observer.look(&path, record.as_ref(), Reading::Hash) {
+            Ok(OnDisk::Known(seen)) => Some(seen),
+            Ok(_) => None,
+            Err(error) if content == Content::Remove => return Err(error),
+            Err(_) => None,
+        };
+        if let (Content::Remove, Some(seen)) = (content, &seen)
+            && !observer.all_cached(seen)
+        {
+            return Err(Error::new(format!("{}: its content is nowhere else", human::escape(path.as_str())))
+                .hint("git model add it first, or use --force to lose it, or --keep to leave the file"));
+        }
+        to_remove.push((path, seen));
+    }
+    let mut to_stage = Vec::new();
+    for (path, seen) in &to_remove {
+        root.remove_file(&path.pointer())?;
+        to_stage.push(path.pointer());
+        to_stage.extend(ignore::remove(&root, path, &staging)?);
+        if let (Content::Remove | Content::Force, Some(seen)) = (content, seen) {
+            let steps = super::sync::removal(path, &seen.entries, seen.pointer.is_tree())?;
+            crate::worktree::swap::swap(
+                &root,
+                &ctx.model_dir()?,
+                &steps,
+                Vec::new(),
+                ctx.settings.durability,
+            )?;
+        }
+        records.remove(path)?;
+    }
+    ctx.git.stage(&to_stage)?;
+    Ok(to_remove.into_iter().map(|(path, _)| path).collect())
+}

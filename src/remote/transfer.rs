@@ -1,0 +1,282 @@
+//! Moving objects: many at once, in constant memory, every byte checked on its way.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use object_store::{GetResultPayload, MultipartUpload, ObjectStoreExt, PutPayload};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Remote, absent, layout};
+use crate::error::{Context, Error, Result};
+use crate::human;
+use crate::id::{Digest, Hasher};
+use crate::progress::{Interrupt, Step};
+
+const MIB: u64 = 1024 * 1024;
+/// Larger objects are sent in parts.
+const MULTIPART_FROM: u64 = 16 * MIB;
+/// The smallest part; larger ones only where a store's limit of 10,000 parts asks for them.
+const PART: u64 = 16 * MIB;
+/// Parts of one object on their way at once.
+const PARTS_AT_ONCE: usize = 4;
+/// Bytes of all requests on their way at once.
+const BUDGET_MIB: usize = 128;
+/// Bytes per read from a folder store.
+const CHUNK: usize = 1024 * 1024;
+
+/// An object to send.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// The local file that holds it; its bytes are checked while they are read.
+    pub file: PathBuf,
+}
+
+/// An object to fetch.
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// The path that needs it, for messages.
+    pub path: String,
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes; of a tree object, the most it may have.
+    pub size: u64,
+}
+
+/// Takes in the bytes of one fetched object.
+pub trait Receive {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Checks that all bytes came and are right, and keeps the object.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// The size of each part but the last: equal, at least 16 MiB, and few enough for every store.
+pub(super) fn part_size(size: u64) -> u64 {
+    size.div_ceil(9_000).div_ceil(MIB).saturating_mul(MIB).max(PART)
+}
+
+impl Remote {
+    /// Sends objects and returns once the store itself confirmed every one.
+    pub fn upload(&self, uploads: &[Upload], step: &dyn Step, interrupt: &Interrupt) -> Result<()> {
+        let budget = Arc::new(Semaphore::new(BUDGET_MIB));
+        self.in_parallel(uploads, interrupt, |upload| {
+            self.runtime.block_on(self.send(upload, &budget, step, interrupt))?;
+            step.finish_one();
+            Ok(())
+        })?;
+        self.confirm(uploads)
+    }
+
+    /// Fetches objects; `receive` makes the place where one arrives.
+    pub fn download<'r>(
+        &self,
+        downloads: &[Download],
+        receive: &(dyn Fn(&Download) -> Result<Box<dyn Receive + 'r>> + Sync),
+        step: &dyn Step,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        self.in_parallel(downloads, interrupt, |download| {
+            let mut sink = receive(download)?;
+            self.runtime.block_on(self.get(download, sink.as_mut(), step, interrupt))?;
+            sink.finish().map_err(|error| Error::new(human::escape(&download.path)).caused_by(error).hint(
+                "the store holds wrong bytes under this name; push it again from a clone that has it: git model push --repair",
+            ))?;
+            step.finish_one();
+            Ok(())
+        })
+    }
+
+    /// Runs `work` on every item, on as many threads as there are jobs. The first error stops all and is returned.
+    fn in_parallel<T: Sync>(
+        &self,
+        items: &[T],
+        interrupt: &Interrupt,
+        work: impl Fn(&T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.min(items.len()) {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                        if let Err(error) = interrupt.check().and_then(|()| work(item)) {
+                            stop.store(true, Ordering::Relaxed);
+                            failed.lock().expect("no thread panicked").get_or_insert(error);
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
+    }
+
+    async fn send(
+        &self,
+        upload: &Upload,
+        budget: &Arc<Semaphore>,
+        step: &dyn Step,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let mut source = File::open(&upload.file).context(&upload.file, "open")?;
+        if upload.size > MULTIPART_FROM {
+            return self.send_parts(upload, &mut source, budget, step, interrupt).await;
+        }
+        let _held =
+            budget.acquire_many((upload.size.div_ceil(MIB)).max(1) as u32).await.expect("never closed");
+        let mut bytes = Vec::with_capacity(upload.size as usize);
+        source.take(MULTIPART_FROM + 1).read_to_end(&mut bytes).context(&upload.file, "read")?;
+        if Digest::of(&bytes) != upload.digest {
+            return Err(damaged(upload));
+        }
+        let key = layout::object_key(&self.url, &upload.digest);
+        self.store
+            .put(&key, PutPayload::from(bytes))
+            .await
+            .map_err(|error| self.failed("cannot be written to", &error))?;
+        step.advance(upload.size);
+        Ok(())
+    }
+
+    async fn send_parts(
+        &self,
+        upload: &Upload,
+        source: &mut File,
+        budget: &Arc<Semaphore>,
+        step: &dyn Step,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let key = layout::object_key(&self.url, &upload.digest);
+        let cannot = |error: object_store::Error| self.failed("cannot be written to", &error);
+        let mut target = self.store.put_multipart(&key).await.map_err(cannot)?;
+        let sent = self.send_all_parts(upload, source, target.as_mut(), budget, step, interrupt).await;
+        match sent {
+            Ok(()) => target.complete().await.map(drop).map_err(cannot),
+            Err(error) => {
+                // What was sent stays invisible; if this fails too, the bucket's lifecycle rule removes it.
+                drop(target.abort().await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends all parts. An error means that the upload must not be completed.
+    async fn send_all_parts(
+        &self,
+        upload: &Upload,
+        source: &mut File,
+        target: &mut dyn MultipartUpload,
+        budget: &Arc<Semaphore>,
+        step: &dyn Step,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let part_size = part_size(upload.size);
+        let weight = part_size.div_ceil(MIB).min(BUDGET_MIB as u64) as u32;
+        let mut hasher = Hasher::default();
+        let mut parts = JoinSet::new();
+        let mut left = upload.size;
+        while left > 0 {
+            interrupt.check()?;
+            if parts.len() >= PARTS_AT_ONCE {
+                self.part_done(&mut parts, step).await?;
+            }
+            // A part gives its share of the budget back by itself, so waiting here cannot block anybody.
+            let held = Arc::clone(budget).acquire_many_owned(weight).await.expect("never closed");
+            let length = left.min(part_size);
+            let mut bytes = vec![0; length as usize];
+            source.read_exact(&mut bytes).map_err(|_| damaged(upload))?;
+            hasher.update(&bytes);
+            left -= length;
+            let part = target.put_part(PutPayload::from(bytes));
+            parts.spawn(async move {
+                let sent = part.await.map(|()| length);
+                drop(held);
+                sent
+            });
+        }
+        while !parts.is_empty() {
+            self.part_done(&mut parts, step).await?;
+        }
+        let at_end = source.read(&mut [0]).context(&upload.file, "read")? == 0;
+        if !at_end || hasher.finish() != upload.digest {
+            return Err(damaged(upload));
+        }
+        Ok(())
+    }
+
+    async fn part_done(&self, parts: &mut JoinSet<object_store::Result<u64>>, step: &dyn Step) -> Result<()> {
+        if let Some(done) = parts.join_next().await {
+            let sent = done.map_err(object_store::Error::from).and_then(|part| part);
+            step.advance(sent.map_err(|error| self.failed("cannot be written to", &error))?);
+        }
+        Ok(())
+    }
+
+    async fn get(
+        &self,
+        download: &Download,
+        sink: &mut dyn Receive,
+        step: &dyn Step,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let key = layout::object_key(&self.url, &download.digest);
+        let answer = match self.store.get(&key).await {
+            Ok(answer) => answer,
+            Err(object_store::Error::NotFound { .. }) => return Err(absent(&self.url, download)),
+            Err(error) => return Err(self.failed("cannot be read", &error)),
+        };
+        let mut take = |bytes: &[u8]| {
+            interrupt.check()?;
+            sink.write(bytes)?;
+            step.advance(bytes.len() as u64);
+            Ok(())
+        };
+        match answer.payload {
+            // A folder's file is read directly, in large pieces.
+            GetResultPayload::File(mut file, path) => {
+                let mut buffer = vec![0; CHUNK.min(download.size as usize + 1)];
+                loop {
+                    match file.read(&mut buffer).context(&path, "read")? {
+                        0 => return Ok(()),
+                        length => take(&buffer[..length])?,
+                    }
+                }
+            }
+            GetResultPayload::Stream(mut stream) => {
+                while let Some(bytes) = stream.next().await {
+                    take(&bytes.map_err(|error| self.failed("cannot be read", &error))?)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn damaged(upload: &Upload) -> Error {
+    Error::new(format!("{}: the cached object is damaged; it was not sent", upload.file.display()))
+        .hint("git model verify shows what is damaged; git model fetch brings it again if the store has it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_equal_and_few_enough() {
+        for size in [1, 16 * MIB, 17 * MIB, 1 << 30, 100 << 30, 5 << 40, 48 << 40] {
+            let part = part_size(size);
+            assert!(part >= 5 * MIB && part % MIB == 0 && part <= 5 << 30, "{size}");
+            assert!(size.div_ceil(part) <= 9_000, "{size}");
+        }
+    }
+}

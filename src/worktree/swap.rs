@@ -1,0 +1,395 @@
+//! Swapping complete new files in for old ones, with a journal, so that an interrupted swap is finished later.
+//!
+//! Each step says what it expects to replace. What turns out different was changed by somebody meanwhile and is left
+//! alone, so nothing but the content that was meant is ever replaced or removed.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::root::{Root, stat_at, sync_fd};
+use crate::error::{Context, Error, Result};
+use crate::fsio::{self, Durability, FileStat, Kind};
+use crate::repo_path::RepoPath;
+
+/// Name of the journal in a worktree's `model` directory.
+pub const JOURNAL: &str = "journal";
+
+/// What must be at a path before a step touches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    size: u64,
+    mtime: i64,
+    ino: u64,
+}
+
+impl Before {
+    /// Expects exactly this file.
+    pub fn file(stat: &FileStat) -> Before {
+        Before { size: stat.size, mtime: stat.mtime, ino: stat.ino }
+    }
+}
+
+/// One step of a swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make a directory.
+    MakeDir {
+        /// Where.
+        dest: RepoPath,
+    },
+    /// Rename a complete staged file or directory to its place.
+    Place {
+        /// The staged file or directory.
+        staged: PathBuf,
+        /// Its place.
+        dest: RepoPath,
+        /// The file that it replaces; `None` where there must be nothing.
+        before: Option<Before>,
+    },
+    /// Remove a file or link.
+    Remove {
+        /// Which.
+        dest: RepoPath,
+        /// What it must be.
+        before: Before,
+    },
+    /// Remove a directory if it is empty.
+    RemoveDir {
+        /// Which.
+        dest: RepoPath,
+    },
+}
+
+/// The content that an artifact has once all steps are done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// The artifact.
+    pub path: String,
+    /// The pointer's digest, in hex.
+    pub digest: String,
+    /// Whether it is a directory.
+    pub is_tree: bool,
+    /// The pointer's size.
+    pub size: u64,
+    /// Number of files.
+    pub files: u64,
+}
+
+/// A step as a line of the journal.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum Line {
+    Version(u32),
+    Outcome(Outcome),
+    MakeDir { dest: String },
+    Place { staged: PathBuf, dest: String, before: Option<Before> },
+    Remove { dest: String, before: Before },
+    RemoveDir { dest: String },
+}
+
+/// What a swap did.
+#[derive(Debug, Default)]
+pub struct Swapped {
+    /// Paths that were left alone because somebody changed them meanwhile.
+    pub changed_meanwhile: Vec<RepoPath>,
+}
+
+/// Carries out the steps of all artifacts: syncs what is staged, writes the journal, swaps, removes the journal.
+///
+/// After an error or a crash in the swap itself, [`finish`] goes on from where it stopped.
+pub fn swap(
+    root: &Root,
+    model_dir: &Path,
+    steps: &[Step],
+    outcomes: Vec<Outcome>,
+    durability: Durability,
+) -> Result<Swapped> {
+    if steps.is_empty() {
+        return Ok(Swapped::default());
+    }
+    sync_staged(steps, durability)?;
+    let journal = model_dir.join(JOURNAL);
+    let mut text = serde_json::to_vec(&Line::Version(1)).expect("plain data");
+    for line in outcomes.into_iter().map(Line::Outcome).chain(steps.iter().map(to_line)) {
+        text.push(b'\n');
+        serde_json::to_writer(&mut text, &line).expect("plain data");
+    }
+    text.push(b'\n');
+    fsio::write_atomic(&journal, &text, durability)?;
+    let swapped = run(root, steps, durability)?;
+    remove_journal(&journal, durability)?;
+    Ok(swapped)
+}
+
+/// Finishes a swap that was interrupted, and returns what it leads to. `None` when there was none.
+pub fn finish(root: &Root, model_dir: &Path, durability: Durability) -> Result<Option<Vec<Outcome>>> {
+    let journal = model_dir.join(JOURNAL);
+    let bytes = match fs::read(&journal) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(&journal, "read"),
+    };
+    let damaged = |reason: &str| {
+        Error::new(format!("{}: not a journal of this version: {reason}", journal.display()))
+            .hint("if no git-model is running, remove it and run git model sync")
+    };
+    let mut lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    match lines.next().map(serde_json::from_slice) {
+        Some(Ok(Line::Version(1))) => {}
+        _ => return Err(damaged("unknown header")),
+    }
+    let (mut outcomes, mut steps) = (Vec::new(), Vec::new());
+    for line in lines {
+        match serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))? {
+            Line::Outcome(outcome) => outcomes.push(outcome),
+            line => steps.push(from_line(line)?),
+        }
+    }
+    // What somebody changed since is left alone, and shows as modified.
+    run(root, &steps, durability)?;
+    remove_journal(&journal, durability)?;
+    Ok(Some(outcomes))
+}
+
+fn remove_journal(journal: &Path, durability: Durability) -> Result<()> {
+    match fs::remove_file(journal) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context(journal, "remove");
+        }
+        _ => {}
+    }
+    journal.parent().map_or(Ok(()), |dir| durability.sync_dir(dir))
+}
+
+fn to_line(step: &Step) -> Line {
+    let text = |path: &RepoPath| path.as_str().to_owned();
+    match step {
+        Step::MakeDir { dest } => Line::MakeDir { dest: text(dest) },
+        Step::Place { staged, dest, before } => {
+            Line::Place { staged: staged.clone(), dest: text(dest), before: *before }
+        }
+        Step::Remove { dest, before } => Line::Remove { dest: text(dest), before: *before },
+        Step::RemoveDir { dest } => Line::RemoveDir { dest: text(dest) },
+    }
+}
+
+fn from_line(line: Line) -> Result<Step> {
+    Ok(match line {
+        Line::Version(_) | Line::Outcome(_) => return Err(Error::new("journal: not a step")),
+        Line::MakeDir { dest } => Step::MakeDir { dest: RepoPath::new(&dest)? },
+        Line::Place { staged, dest, before } => Step::Place { staged, dest: RepoPath::new(&dest)?, before },
+        Line::Remove { dest, before } => Step::Remove { dest: RepoPath::new(&dest)?, before },
+        Line::RemoveDir { dest } => Step::RemoveDir { dest: RepoPath::new(&dest)? },
+    })
+}
+
+/// Makes everything staged durable: files in parallel, then their directories, deepest first.
+fn sync_staged(steps: &[Step], durability: Durability) -> Result<()> {
+    if durability == Durability::Off {
+        return Ok(());
+    }
+    let (mut files, mut dirs) = (Vec::new(), Vec::new());
+    for step in steps {
+        if let Step::Place { staged, .. } = step {
+            collect_staged(staged, &mut files, &mut dirs)?;
+        }
+    }
+    files.par_iter().try_for_each(|path| {
+        let file = fs::File::open(path).context(path, "open")?;
+        durability.sync_file(&file, path)
+    })?;
+    dirs.iter().try_for_each(|dir| durability.sync_dir(dir))
+}
+
+fn collect_staged(path: &Path, files: &mut Vec<PathBuf>, dirs: &mut Vec<PathBuf>) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).context(path, "read")?;
+    if metadata.is_file() {
+        files.push(path.to_path_buf());
+    } else if metadata.is_dir() {
+        for entry in fs::read_dir(path).context(path, "list")? {
+            collect_staged(&entry.context(path, "list")?.path(), files, dirs)?;
+        }
+        dirs.push(path.to_path_buf());
+    }
+    Ok(())
+}
+
+/// Runs steps, each of which does nothing where it was done already.
+fn run(root: &Root, steps: &[Step], durability: Durability) -> Result<Swapped> {
+    let mut swapped = Swapped::default();
+    // Directories that changed; each is synced once at the end.
+    let mut touched: HashMap<Option<RepoPath>, OwnedFd> = HashMap::new();
+    for step in steps {
+        let (dest, done) = match step {
+            Step::MakeDir { dest } => (dest, root.make_dir(dest, durability).map(|_| true)?),
+            Step::Place { staged, dest, before } => {
+                (dest, place(root, &mut touched, staged, dest, before.as_ref(), durability)?)
+            }
+            Step::Remove { dest, before } => (dest, remove(root, &mut touched, dest, before)?),
+            Step::RemoveDir { dest } => (dest, root.remove_empty_dir(dest).map(|_| true)?),
+        };
+        if !done {
+            swapped.changed_meanwhile.push(dest.clone());
+        }
+    }
+    for (dir, fd) in &touched {
+        let shown = dir.as_ref().map_or_else(|| root.path().to_path_buf(), |dir| root.full(dir));
+        sync_fd(fd, durability).context(shown, "sync the directory")?;
+    }
+    Ok(swapped)
+}
+
+fn place(
+    root: &Root,
+    touched: &mut HashMap<Option<RepoPath>, OwnedFd>,
+    staged: &Path,
+    dest: &RepoPath,
+    before: Option<&Before>,
+    durability: Durability,
+) -> Result<bool> {
+    if !touched.contains_key(&dest.parent()) {
+        touched.insert(dest.parent(), root.make_parent(dest, durability)?);
+    }
+    let parent = &touched[&dest.parent()];
+    if fs::symlink_metadata(staged).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        // An earlier run renamed it already.
+        return Ok(true);
+    }
+    let found = stat_at(parent, OsStr::new(dest.name())).context(root.full(dest), "read")?;
+    if found.map(|stat| Before::file(&stat)).as_ref() != before {
+        return Ok(false);
+    }
+    rustix::fs::renameat(CWD, staged, parent, dest.name()).context(root.full(dest), "swap in")?;
+    Ok(true)
+}
+
+fn remove(
+    root: &Root,
+    touched: &mut HashMap<Option<RepoPath>, OwnedFd>,
+    dest: &RepoPath,
+    before: &Before,
+) -> Result<bool> {
+    if !touched.contains_key(&dest.parent()) {
+        match root.parent(dest)? {
+            Some(parent) => touched.insert(dest.parent(), parent),
+            None => return Ok(true),
+        };
+    }
+    let parent = &touched[&dest.parent()];
+    match stat_at(parent, OsStr::new(dest.name())).context(root.full(dest), "read")? {
+        None => Ok(true),
+        Some(stat) if stat.kind == Kind::Tree || Before::file(&stat) != *before => Ok(false),
+        Some(_) => match rustix::fs::unlinkat(parent, dest.name(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(errno).context(root.full(dest), "remove"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::worktree::Staging;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        root: Root,
+        model: PathBuf,
+        staging: Staging,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, model) = (dir.path().join("top"), dir.path().join("model"));
+        fs::create_dir(&top).unwrap();
+        fs::create_dir(&model).unwrap();
+        let staging = Staging::new(&model, Durability::Full).unwrap();
+        Fixture { root: Root::open(&top).unwrap(), staging, model, _dir: dir }
+    }
+
+    fn path(text: &str) -> RepoPath {
+        RepoPath::new(text).unwrap()
+    }
+
+    fn staged(fixture: &Fixture, dest: &str, content: &str) -> PathBuf {
+        let mut file = fixture.staging.file_for(&fixture.root.full(&path(dest))).unwrap();
+        file.file.write_all(content.as_bytes()).unwrap();
+        file.path
+    }
+
+    fn before(fixture: &Fixture, dest: &str) -> Before {
+        Before::file(&fixture.root.stat(&path(dest)).unwrap().unwrap())
+    }
+
+    #[test]
+    fn swaps_and_is_a_fixed_point() {
+        let f = fixture();
+        fs::write(f.root.path().join("old"), "old").unwrap();
+        fs::write(f.root.path().join("gone"), "gone").unwrap();
+        let steps = vec![
+            Step::Place {
+                staged: staged(&f, "old", "new"),
+                dest: path("old"),
+                before: Some(before(&f, "old")),
+            },
+            Step::MakeDir { dest: path("d/e") },
+            Step::Place { staged: staged(&f, "d/e/x", "x"), dest: path("d/e/x"), before: None },
+            Step::Remove { dest: path("gone"), before: before(&f, "gone") },
+        ];
+        assert!(
+            swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full)
+                .unwrap()
+                .changed_meanwhile
+                .is_empty()
+        );
+        assert!(
+            run(&f.root, &steps, Durability::Full).unwrap().changed_meanwhile.is_empty(),
+            "steps repeat harmlessly"
+        );
+        assert_eq!(fs::read_to_string(f.root.path().join("old")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(f.root.path().join("d/e/x")).unwrap(), "x");
+        assert!(!f.root.path().join("gone").exists());
+        assert!(!f.model.join(JOURNAL).exists());
+    }
+
+    #[test]
+    fn leaves_alone_what_changed_meanwhile() {
+        let f = fixture();
+        fs::write(f.root.path().join("a"), "planned").unwrap();
+        let expected = before(&f, "a");
+        fs::write(f.root.path().join("a"), "the user's new work").unwrap();
+        fs::write(f.root.path().join("b"), "appeared").unwrap();
+        let steps = vec![
+            Step::Place { staged: staged(&f, "a", "x"), dest: path("a"), before: Some(expected) },
+            Step::Place { staged: staged(&f, "b", "x"), dest: path("b"), before: None },
+            Step::Remove { dest: path("a"), before: expected },
+        ];
+        let swapped = swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full).unwrap();
+        assert_eq!(swapped.changed_meanwhile, [path("a"), path("b"), path("a")]);
+        assert_eq!(fs::read_to_string(f.root.path().join("a")).unwrap(), "the user's new work");
+        assert_eq!(fs::read_to_string(f.root.path().join("b")).unwrap(), "appeared");
+    }
+
+    #[test]
+    fn symlinked_directories_are_not_entered() {
+        let f = fixture();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), f.root.path().join("link")).unwrap();
+        let steps = vec![Step::Place { staged: staged(&f, "x", "x"), dest: path("link/x"), before: None }];
+        let error = swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full).unwrap_err().one_line();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}
