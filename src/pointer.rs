@@ -184,7 +184,7 @@ mod tests {
             (good.clone() + "extra: 1\n", "unknown field `extra`"),
             (good.clone() + "size: 1\n", "duplicate"),
             (good.clone() + "files: 1\n", "belongs to"),
-            (good.replace("size: 1", "size: -1"), "invalid value"),
+            (good.replace("size: 1", "size: -1"), "expected"),
             (good.replace("size: 1", "size: 9223372036854775808"), "too large"),
             (good.replace("sha256: ", "sha256: A"), "64 lowercase"),
             (good.clone() + &"#".repeat(1024), "larger than"),

@@ -73,7 +73,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result
     let dir = path.parent().ok_or_else(|| Error::new(format!("{}: has no directory", path.display())))?;
     let mut temp = tempfile::Builder::new()
         .prefix(".tmp-")
-        .permissions(fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644)))
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(dir)
         .context(dir, "create a file in")?;
     temp.write_all(bytes).context(temp.path(), "write")?;

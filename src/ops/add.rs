@@ -202,10 +202,10 @@ fn plan(ctx: &Ctx, options: &Options) -> Result<Vec<RepoPath>> {
     for path in &paths {
         check(ctx, path, &artifacts)?;
     }
-    for pair in paths.windows(2).filter(|pair| pair[1].is_within(&pair[0])) {
-        return Err(nested(&pair[1], &pair[0]));
+    match paths.windows(2).find(|pair| pair[1].is_within(&pair[0])) {
+        Some(pair) => Err(nested(&pair[1], &pair[0])),
+        None => Ok(paths),
     }
-    Ok(paths)
 }
 
 fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {

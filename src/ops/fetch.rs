@@ -17,6 +17,9 @@ use crate::remote::{Download, Receive, Remote};
 use crate::repo_path::RepoPath;
 use crate::tree::{self, FlatEntry, Node};
 
+/// Artifacts with a pointer each.
+type Versions = Vec<(RepoPath, Pointer)>;
+
 /// What to fetch.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -65,11 +68,7 @@ pub fn fetch(ctx: &Ctx, options: &Options) -> Result<Report> {
     ensure(ctx, &wanted, options.remote.as_deref(), commit.as_ref(), Limit::None)
 }
 
-fn wanted(
-    ctx: &Ctx,
-    options: &Options,
-    selection: &Selection,
-) -> Result<(Vec<(RepoPath, Pointer)>, Option<Oid>)> {
+fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<(Versions, Option<Oid>)> {
     let mut revisions = options.revisions.clone();
     if revisions.is_empty() && (ctx.git.is_bare() || options.history) {
         revisions.push("HEAD".to_owned());

@@ -405,7 +405,7 @@ impl Stager<'_> {
                 steps.push(Step::Place { staged, dest: path.clone(), before });
             }
             (Content::Tree { .. }, Some(seen)) if seen.pointer.is_tree() => {
-                self.change_tree(seen, steps, placed)?
+                self.change_tree(seen, steps, placed)?;
             }
             (Content::Tree { .. }, seen) => {
                 let staged = self.new_tree(placed)?;
@@ -457,7 +457,7 @@ impl Stager<'_> {
                 Some(_) => conflicts.push((*entry).clone()),
                 // Below a directory that becomes a file, things must go before the file can come.
                 None if ancestors(relative).any(|dir| is_dir_now(dir) == Some(false)) => {
-                    conflicts.push((*entry).clone())
+                    conflicts.push((*entry).clone());
                 }
                 None => gone.push((*entry).clone()),
             }

@@ -50,7 +50,7 @@ pub fn scan(root: &Root, path: &RepoPath) -> Result<Option<Scan>> {
     let found = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
     rayon::in_place_scope(|scope| {
-        scan_dir(&Walk { artifact: path, root, found: &found, failed: &failed }, scope, dir, String::new());
+        scan_dir(&Walk { artifact: path, root, found: &found, failed: &failed }, scope, &dir, "");
     });
     if let Some(error) = failed.into_inner().expect("no thread panicked") {
         return Err(error);
@@ -68,8 +68,8 @@ struct Walk<'a> {
     failed: &'a Mutex<Option<Error>>,
 }
 
-fn scan_dir<'a>(walk: &Walk<'a>, scope: &rayon::Scope<'a>, dir: OwnedFd, prefix: String) {
-    let result = read_dir(walk, &dir, &prefix);
+fn scan_dir<'a>(walk: &Walk<'a>, scope: &rayon::Scope<'a>, dir: &OwnedFd, prefix: &str) {
+    let result = read_dir(walk, dir, prefix);
     let subdirs = match result {
         Ok(mut entries) => {
             let subdirs: Vec<String> = entries
@@ -85,10 +85,10 @@ fn scan_dir<'a>(walk: &Walk<'a>, scope: &rayon::Scope<'a>, dir: OwnedFd, prefix:
     for path in subdirs {
         let name = path.rsplit('/').next().unwrap_or(&path);
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        match rustix::fs::openat(&dir, name, flags, Mode::empty()).context(walk.full(&path), "open") {
+        match rustix::fs::openat(dir, name, flags, Mode::empty()).context(walk.full(&path), "open") {
             Ok(sub) => {
                 let walk = *walk;
-                scope.spawn(move |scope| scan_dir(&walk, scope, sub, format!("{path}/")));
+                scope.spawn(move |scope| scan_dir(&walk, scope, &sub, &format!("{path}/")));
             }
             Err(error) => return walk.fail(error),
         }

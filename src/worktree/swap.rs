@@ -4,6 +4,7 @@
 //! alone, so nothing but the content that was meant is ever replaced or removed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -227,8 +228,8 @@ fn collect_staged(path: &Path, files: &mut Vec<PathBuf>, dirs: &mut Vec<PathBuf>
 /// Runs steps, each of which does nothing where it was done already.
 fn run(root: &Root, steps: &[Step], durability: Durability) -> Result<Swapped> {
     let mut swapped = Swapped::default();
-    // Directories that changed; each is synced once at the end.
-    let mut touched: HashMap<Option<RepoPath>, OwnedFd> = HashMap::new();
+    // Each directory is synced once, at the end.
+    let mut touched = Touched::default();
     for step in steps {
         let (dest, done) = match step {
             Step::MakeDir { dest } => (dest, root.make_dir(dest, durability).map(|_| true)?),
@@ -242,25 +243,46 @@ fn run(root: &Root, steps: &[Step], durability: Durability) -> Result<Swapped> {
             swapped.changed_meanwhile.push(dest.clone());
         }
     }
-    for (dir, fd) in &touched {
-        let shown = dir.as_ref().map_or_else(|| root.path().to_path_buf(), |dir| root.full(dir));
-        sync_fd(fd, durability).context(shown, "sync the directory")?;
-    }
+    touched.sync(root, durability)?;
     Ok(swapped)
+}
+
+/// Directories that a swap touches, opened once each.
+#[derive(Default)]
+struct Touched(HashMap<Option<RepoPath>, OwnedFd>);
+
+impl Touched {
+    fn parent(
+        &mut self,
+        dest: &RepoPath,
+        open: impl FnOnce() -> Result<Option<OwnedFd>>,
+    ) -> Result<Option<&OwnedFd>> {
+        Ok(match self.0.entry(dest.parent()) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => open()?.map(|fd| &*entry.insert(fd)),
+        })
+    }
+
+    fn sync(&self, root: &Root, durability: Durability) -> Result<()> {
+        for (dir, fd) in &self.0 {
+            let shown = dir.as_ref().map_or_else(|| root.path().to_path_buf(), |dir| root.full(dir));
+            sync_fd(fd, durability).context(shown, "sync the directory")?;
+        }
+        Ok(())
+    }
 }
 
 fn place(
     root: &Root,
-    touched: &mut HashMap<Option<RepoPath>, OwnedFd>,
+    touched: &mut Touched,
     staged: &Path,
     dest: &RepoPath,
     before: Option<&Before>,
     durability: Durability,
 ) -> Result<bool> {
-    if !touched.contains_key(&dest.parent()) {
-        touched.insert(dest.parent(), root.make_parent(dest, durability)?);
-    }
-    let parent = &touched[&dest.parent()];
+    let Some(parent) = touched.parent(dest, || root.make_parent(dest, durability).map(Some))? else {
+        return Ok(false);
+    };
     if fs::symlink_metadata(staged).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         // An earlier run renamed it already.
         return Ok(true);
@@ -273,19 +295,8 @@ fn place(
     Ok(true)
 }
 
-fn remove(
-    root: &Root,
-    touched: &mut HashMap<Option<RepoPath>, OwnedFd>,
-    dest: &RepoPath,
-    before: &Before,
-) -> Result<bool> {
-    if !touched.contains_key(&dest.parent()) {
-        match root.parent(dest)? {
-            Some(parent) => touched.insert(dest.parent(), parent),
-            None => return Ok(true),
-        };
-    }
-    let parent = &touched[&dest.parent()];
+fn remove(root: &Root, touched: &mut Touched, dest: &RepoPath, before: &Before) -> Result<bool> {
+    let Some(parent) = touched.parent(dest, || root.parent(dest))? else { return Ok(true) };
     match stat_at(parent, OsStr::new(dest.name())).context(root.full(dest), "read")? {
         None => Ok(true),
         Some(stat) if stat.kind == Kind::Tree || Before::file(&stat) != *before => Ok(false),
