@@ -1,1 +1,23 @@
-fn main() {}
+//! All integration tests, as one program: they drive the real binary with real git, real file systems and real servers.
+
+mod support;
+
+mod floors;
+mod tracking;
+
+/// A test file that is not listed above would silently never run.
+#[test]
+fn no_file_is_forgotten() {
+    let this = include_str!("main.rs");
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.extension().is_some_and(|extension| extension == "rs") && name != "main" {
+            assert!(
+                this.contains(&format!("\nmod {name};")),
+                "tests/{name}.rs is not listed in tests/main.rs"
+            );
+        }
+    }
+}
