@@ -66,6 +66,9 @@ impl Pointer {
         if has_conflict_markers(bytes) {
             return Err(conflict(path));
         }
+        if let Some(pointer) = parse_canonical(bytes) {
+            return Ok(pointer);
+        }
         if let Ok(VersionOnly { version }) = yaml::from_slice(bytes, path)
             && version > VERSION
         {
@@ -132,6 +135,21 @@ impl Pointer {
     }
 }
 
+/// Reads the exact text that [`Pointer::to_text`] writes, many times faster than YAML can be parsed.
+fn parse_canonical(bytes: &[u8]) -> Option<Pointer> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let values: Vec<&str> =
+        text.strip_prefix(HEADER)?.lines().map(|line| line.split(": ").nth(1)).collect::<Option<_>>()?;
+    let [_version, kind, sha256, size, ref last @ ..] = values[..] else { return None };
+    let content = match kind {
+        "tree" => Content::Tree { files: last.first()?.parse().ok()? },
+        _ => Content::File { executable: !last.is_empty() },
+    };
+    let pointer = Pointer { content, digest: Digest::from_hex(sha256)?, size: size.parse().ok()? };
+    // Only what would be written exactly like this was understood completely.
+    (pointer.size <= i64::MAX as u64 && pointer.to_text() == text).then_some(pointer)
+}
+
 /// Whether git left the two sides of a conflict in these bytes.
 pub fn has_conflict_markers(bytes: &[u8]) -> bool {
     bytes.split(|&b| b == b'\n').any(|line| line.starts_with(b"<<<<<<< "))
@@ -169,7 +187,9 @@ mod tests {
         ] {
             let pointer = Pointer { content, ..sample() };
             let text = pointer.to_text();
-            assert_eq!(Pointer::parse(text.as_bytes(), "p").unwrap(), pointer);
+            assert_eq!(parse_canonical(text.as_bytes()), Some(pointer));
+            let reordered = text.replacen("version: 1\n", "", 1) + "version: 1\n";
+            assert_eq!(Pointer::parse(reordered.as_bytes(), "p").unwrap(), pointer, "as YAML");
             assert_eq!(Pointer::parse(text.replace('\n', "\r\n").as_bytes(), "p").unwrap(), pointer, "CRLF");
         }
     }

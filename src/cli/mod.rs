@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::error::{Error, Result};
+use crate::git::Git;
 use crate::ops::Ctx;
 use crate::progress::{Interrupt, Progress, Silent};
 
@@ -69,11 +70,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
     match &cli.command {
         cmd::Command::Outside(command) => command.run(ui),
-        cmd::Command::Inside(command) => command.run(ui, &context(ui, &cli.global)?),
+        cmd::Command::Inside(command) => {
+            let git = Git::discover()?;
+            if command.is_idle(&git)? {
+                return Ok(());
+            }
+            command.run(ui, &context(ui, git, &cli.global)?)
+        }
     }
 }
 
-fn context(ui: &Ui, global: &Global) -> Result<Ctx> {
+fn context(ui: &Ui, git: Git, global: &Global) -> Result<Ctx> {
     let interrupt = Interrupt::default();
     let raised = interrupt.clone();
     // The first signal asks for a clean end; a second one gets the system's usual answer.
@@ -89,7 +96,7 @@ fn context(ui: &Ui, global: &Global) -> Result<Ctx> {
         false if std::io::stderr().is_terminal() => Box::new(bars::Bars),
         false => Box::new(bars::Lines),
     };
-    let mut ctx = Ctx::open(progress, interrupt)?;
+    let mut ctx = Ctx::open(git, progress, interrupt)?;
     ctx.offline = global.offline;
     if let Some(jobs) = global.jobs {
         ctx.settings.jobs = Some(usize::from(jobs));

@@ -12,6 +12,9 @@ use crate::pointer::{self, Pointer};
 use crate::repo_path::RepoPath;
 use crate::worktree::Root;
 
+/// From this many pointers on, they are read on all cores.
+const THREADS_FROM: usize = 500;
+
 /// An artifact of this worktree, by its pointer in the index or beside it on disk.
 #[derive(Debug)]
 pub struct Artifact {
@@ -47,8 +50,12 @@ impl Ctx {
                 blobs.entry(path).or_insert(None);
             }
         }
-        let on_disk: Vec<Result<Option<Pointer>>> =
-            blobs.keys().collect::<Vec<_>>().par_iter().map(|path| read_pointer(&root, path)).collect();
+        let paths: Vec<&RepoPath> = blobs.keys().collect();
+        // Starting threads takes longer than reading a few hundred pointers.
+        let on_disk: Vec<Result<Option<Pointer>>> = match paths.len() {
+            0..THREADS_FROM => paths.iter().map(|path| read_pointer(&root, path)).collect(),
+            _ => paths.par_iter().map(|path| read_pointer(&root, path)).collect(),
+        };
         let mut artifacts = Vec::with_capacity(blobs.len());
         for ((path, blob), on_disk) in blobs.into_iter().zip(on_disk) {
             let in_index = blob.as_ref().map(|blob| self.blob_pointer(blob, &path)).transpose();

@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use super::artifacts::read_pointer;
 use super::observe::{OnDisk, Reading};
 use super::push::{self, Wanted};
 use super::{Ctx, Selection, sync};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
-use crate::git::{IndexPointer, RangeEnd};
+use crate::git::{Git, IndexPointer, RangeEnd};
 use crate::human;
+use crate::id::Digest;
 use crate::progress::Silent;
 use crate::repo_path::RepoPath;
+use crate::worktree::{Records, Root, swap};
 
 /// Exists in a worktree's `model` directory while a sync is postponed.
 pub const PENDING: &str = "pending";
@@ -28,6 +31,30 @@ pub struct Report {
     pub push: Option<push::Report>,
     /// Problems that do not stop git.
     pub warnings: Vec<Error>,
+}
+
+/// Whether the worktree is in step, found out without settings, cache, or another process: this runs after every git
+/// command that changes the worktree.
+pub fn is_idle(git: &Git) -> Result<bool> {
+    if git.is_bare() {
+        return Ok(true);
+    }
+    let model_dir = git.git_dir().join("model");
+    if git.sequence_in_progress() || [PENDING, swap::JOURNAL].iter().any(|name| model_dir.join(name).exists())
+    {
+        return Ok(false);
+    }
+    let root = Root::open(git.top()?)?;
+    let mut recorded: BTreeMap<RepoPath, Digest> = Records::new(&model_dir).list()?.into_iter().collect();
+    for entry in git.index_pointers()?.into_iter().filter(|entry| !entry.skipped) {
+        let Some(path) = entry.path.artifact() else { continue };
+        match read_pointer(&root, &path) {
+            Ok(Some(pointer)) if recorded.remove(&path) == Some(pointer.digest) => {}
+            _ => return Ok(false),
+        }
+    }
+    // What is left has a record and no pointer in the index.
+    Ok(recorded.is_empty())
 }
 
 /// Brings artifacts in step after git changed the index. An artifact whose pointer did not change is not even looked at.
@@ -67,7 +94,7 @@ fn changed_artifacts(ctx: &Ctx) -> Result<Vec<RepoPath>> {
     let mut changed: Vec<RepoPath> =
         artifacts.iter().filter(|artifact| differs(artifact)).map(|artifact| artifact.path.clone()).collect();
     changed.extend(recorded.into_keys().filter(|path| !tracked.contains(path)));
-    if changed.is_empty() && ctx.git.git_dir().join("model").join(crate::worktree::swap::JOURNAL).exists() {
+    if changed.is_empty() && ctx.git.git_dir().join("model").join(swap::JOURNAL).exists() {
         changed.extend(tracked);
     }
     Ok(changed)

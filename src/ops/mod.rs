@@ -54,9 +54,8 @@ impl std::fmt::Debug for Ctx {
 }
 
 impl Ctx {
-    /// Opens the repository of the current directory with the user's settings.
-    pub fn open(progress: Box<dyn Progress>, interrupt: Interrupt) -> Result<Ctx> {
-        let git = Git::discover()?;
+    /// Takes a repository with the user's settings.
+    pub fn open(git: Git, progress: Box<dyn Progress>, interrupt: Interrupt) -> Result<Ctx> {
         let settings = Settings::new(git.config()?)?;
         let root = settings.cache.clone().unwrap_or_else(|| git.common_dir().join("model"));
         let cache = Cache::new(root, settings.durability);

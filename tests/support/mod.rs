@@ -284,7 +284,7 @@ pub fn skip(test: &str, reason: &str) {
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
         writeln!(file, "{test}: {reason}").unwrap();
     }
-    eprintln!("SKIPPED: {test}: {reason}");
+    writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}").unwrap();
 }
 
 /// Something that `tests/setup` put into the cache outside the checkout.

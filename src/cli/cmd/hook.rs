@@ -2,6 +2,7 @@ use std::io::Read;
 
 use crate::cli::{Ui, render};
 use crate::error::{Error, Result};
+use crate::git::Git;
 use crate::ops::{Ctx, hook};
 
 /// Run by the git hooks that `git model init` installs
@@ -13,6 +14,17 @@ pub(crate) struct HookArgs {
     /// What git passes to the hook
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
+}
+
+/// Hooks that only bring artifacts in step end here when they are.
+pub(super) fn is_idle(args: &HookArgs, git: &Git) -> Result<bool> {
+    match args.name.as_str() {
+        "post-checkout" | "post-merge" | "post-rewrite" | "post-index-change" => {
+            // What cannot be found out cheaply is found out, and reported, the long way.
+            Ok(hook::is_idle(git).unwrap_or(false))
+        }
+        _ => Ok(false),
+    }
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &HookArgs) -> Result<()> {

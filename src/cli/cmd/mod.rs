@@ -25,6 +25,7 @@ use clap::{FromArgMatches, Subcommand};
 
 use super::Ui;
 use crate::error::Result;
+use crate::git::Git;
 use crate::ops::Ctx;
 
 /// All commands, by what they need.
@@ -65,6 +66,14 @@ pub(super) enum Outside {
 }
 
 impl Inside {
+    /// Whether it is certain already that there is nothing to do.
+    pub(super) fn is_idle(&self, git: &Git) -> Result<bool> {
+        match self {
+            Inside::Hook(args) => hook::is_idle(args, git),
+            _ => Ok(false),
+        }
+    }
+
     pub(super) fn run(&self, ui: &Ui, ctx: &Ctx) -> Result<()> {
         match self {
             Inside::Init(args) => init::run(ui, ctx, args),
