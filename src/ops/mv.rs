@@ -18,7 +18,7 @@ pub fn mv(ctx: &Ctx, from: &RepoPath, to: &RepoPath) -> Result<()> {
         return Err(Error::usage(format!("{}: no artifact is tracked here", shown(from)))
             .hint("git model ls lists them"));
     }
-    if let Some(outer) = artifacts.iter().find(|artifact| to.is_within(artifact)) {
+    if let Some(outer) = artifacts.iter().find(|artifact| to != *artifact && to.is_within(artifact)) {
         return Err(Error::usage(format!("{}: inside the artifact {}", shown(to), shown(outer))));
     }
     if root.stat(to)?.is_some() || root.stat(&to.pointer())?.is_some() {

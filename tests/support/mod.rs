@@ -229,6 +229,13 @@ impl Output {
         self.stderr
     }
 
+    /// The arguments themselves must have been refused.
+    #[track_caller]
+    pub fn fails_usage(self) {
+        assert_eq!(self.code, 2, "{self}");
+        assert!(self.stderr.contains("Usage: git model"), "{self}");
+    }
+
     /// Standard output or standard error must hold this.
     #[track_caller]
     pub fn says(self, text: &str) -> Output {
