@@ -49,6 +49,14 @@ impl Interrupt {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// As [`Interrupt::check`], in the middle of reading or writing.
+    pub fn check_io(&self) -> std::io::Result<()> {
+        match self.is_raised() {
+            true => Err(std::io::Error::other("interrupted")),
+            false => Ok(()),
+        }
+    }
+
     /// An error when work should stop.
     pub fn check(&self) -> Result<()> {
         if self.is_raised() {

@@ -37,7 +37,9 @@ fn help_completions_and_man_pages_work() {
     here.model(["man", "--out", "man"]).ok();
     let page = std::fs::read_to_string(sandbox.join("man/git-model.1")).unwrap();
     assert!(page.starts_with(".ie \\n(.g .ds Aq") && page.contains("git model"), "{page}");
-    assert!(sandbox.join("man/git-model-add.1").exists() && sandbox.join("man/git-model-remote-trust.1").exists());
+    assert!(
+        sandbox.join("man/git-model-add.1").exists() && sandbox.join("man/git-model-remote-trust.1").exists()
+    );
 }
 
 #[test]

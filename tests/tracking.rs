@@ -99,7 +99,8 @@ fn directories_keep_everything_that_counts() {
     let clone = sandbox.clone_of(&repo, "clone");
     clone.model(["remote", "trust"]).ok();
     clone.model(["pull"]).ok();
-    let listing = |repo: &Repo| repo.sh("cd data && find . -printf '%P %y %l %s\\n' | grep -v ' d  ' | sort").ok();
+    let listing =
+        |repo: &Repo| repo.sh("cd data && find . -printf '%P %y %l %s\\n' | grep -v ' d  ' | sort").ok();
     assert_eq!(listing(&clone), listing(&repo));
     assert!(clone.join("data/nothing in here").is_dir());
     let mode = |path: &str| clone.join(path).metadata().unwrap().permissions().mode() & 0o100;
@@ -256,7 +257,11 @@ fn an_ignored_parent_is_told_with_lines_that_work() {
     let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with(['!', '/'])).collect();
     assert!(!lines.is_empty(), "{stderr}");
     repo.write(".gitignore", format!("models/\n{}\n", lines.join("\n")));
-    assert_eq!(repo.git(["check-ignore", "-q", "models/deep/w.bin.pointer"]).code, 1, "visible now: {lines:?}");
+    assert_eq!(
+        repo.git(["check-ignore", "-q", "models/deep/w.bin.pointer"]).code,
+        1,
+        "visible now: {lines:?}"
+    );
     assert_eq!(repo.git(["check-ignore", "-q", "models/deep/w.bin"]).code, 0, "still ignored: {lines:?}");
     repo.model(["add", "models/deep/w.bin"]).never_says("hides").ok();
 }
@@ -331,7 +336,12 @@ fn diff_tells_what_changed_inside_directories() {
     repo.sh("echo 22 > data/change; rm data/drop; echo n > data/new").ok();
     repo.model(["add", "data"]).ok();
     let text = repo.model(["diff"]).ok();
-    for line in ["changed  data (3 files, 3 B -> 3 files, 6 B)", "  changed  change", "  removed  drop", "  added    new"] {
+    for line in [
+        "changed  data (3 files, 3 B -> 3 files, 6 B)",
+        "  changed  change",
+        "  removed  drop",
+        "  added    new",
+    ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert!(!text.contains("keep"));

@@ -67,7 +67,7 @@ impl<'a> Batch<'a> {
     /// Takes in a copy of a file: shared blocks where the file system can, else one pass of copying and hashing.
     ///
     /// The digest is of the copy. Whether the source changed meanwhile is for the caller to find out.
-    pub fn add_file(&self, source: &File, size: u64, on_bytes: &dyn Fn(u64)) -> Result<Added> {
+    pub fn add_file(&self, source: &File, size: u64, on_bytes: fsio::OnBytes<'_>) -> Result<Added> {
         let temp = self.temp()?;
         let path = temp.path().to_path_buf();
         let durable = self.cache.durability == Durability::Full;
@@ -251,7 +251,7 @@ mod tests {
         batch.add_bytes(b"abc").unwrap();
         assert_eq!(cache.size_of(&added.digest), None, "nothing is published before its sync");
         assert_eq!(batch.commit().unwrap(), Usage { objects: 1, bytes: 3 });
-        assert_eq!(cache.verify(&added.digest, &|_| {}).unwrap(), Some(true));
+        assert_eq!(cache.verify(&added.digest, &|_| Ok(())).unwrap(), Some(true));
         assert_eq!(cache.usage().unwrap(), Usage { objects: 1, bytes: 3 });
         assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
     }

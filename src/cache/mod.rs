@@ -93,7 +93,7 @@ impl Cache {
     }
 
     /// Reads an object to its end and says whether its bytes are right. `None` when it is absent.
-    pub fn verify(&self, digest: &Digest, on_bytes: &dyn Fn(u64)) -> Result<Option<bool>> {
+    pub fn verify(&self, digest: &Digest, on_bytes: fsio::OnBytes<'_>) -> Result<Option<bool>> {
         let Some(file) = self.open(digest)? else { return Ok(None) };
         let (found, _) = fsio::hash_file(&file, on_bytes).context(self.object_path(digest), "read")?;
         Ok(Some(found == *digest))

@@ -75,7 +75,9 @@ fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
             if command.is_idle(&git)? {
                 return Ok(());
             }
-            command.run(ui, &context(ui, git, &cli.global)?)
+            let ctx = context(ui, git, &cli.global)?;
+            // Whatever failed because of an interruption, that is what the user wants to read.
+            command.run(ui, &ctx).or_else(|error| ctx.interrupt.check().and(Err(error)))
         }
     }
 }

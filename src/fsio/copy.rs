@@ -17,12 +17,15 @@ const IN_FLIGHT: usize = 8;
 /// How much is written before the device is told to start.
 const WRITEBACK_STEP: u64 = 64 * CHUNK as u64;
 
+/// Told of every few bytes; an error stops the copy.
+pub type OnBytes<'a> = &'a dyn Fn(u64) -> io::Result<()>;
+
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
 }
 
 /// Hashes everything that can be read from `file`.
-pub fn hash_file(file: &File, on_bytes: &dyn Fn(u64)) -> io::Result<(Digest, u64)> {
+pub fn hash_file(file: &File, on_bytes: OnBytes<'_>) -> io::Result<(Digest, u64)> {
     each_chunk(file, &mut |_| Ok(()), on_bytes)
 }
 
@@ -35,7 +38,7 @@ pub fn copy_hashing(
     target: &File,
     size: u64,
     writeback: bool,
-    on_bytes: &dyn Fn(u64),
+    on_bytes: OnBytes<'_>,
 ) -> io::Result<(Digest, u64)> {
     if size < PIPELINE_FROM {
         let mut sink = target;
@@ -77,7 +80,7 @@ pub fn copy_hashing(
                 }
                 hasher.update(&buffer[..length]);
                 total += length as u64;
-                on_bytes(length as u64);
+                on_bytes(length as u64)?;
                 if full_tx.send((buffer, length)).is_err() {
                     break;
                 }
@@ -93,7 +96,7 @@ pub fn copy_hashing(
 fn each_chunk(
     file: &File,
     each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    on_bytes: &dyn Fn(u64),
+    on_bytes: OnBytes<'_>,
 ) -> io::Result<(Digest, u64)> {
     BUFFER.with_borrow_mut(|buffer| {
         let (mut hasher, mut total, mut input) = (Hasher::default(), 0, file);
@@ -105,7 +108,7 @@ fn each_chunk(
             hasher.update(&buffer[..length]);
             each(&buffer[..length])?;
             total += length as u64;
-            on_bytes(length as u64);
+            on_bytes(length as u64)?;
             if length < buffer.len() {
                 return Ok((hasher.finish(), total));
             }
@@ -139,10 +142,10 @@ mod tests {
             source.write_all(&bytes).unwrap();
             std::io::Seek::rewind(&mut source).unwrap();
             let mut target = tempfile::tempfile().unwrap();
-            let done = copy_hashing(&source, &target, size as u64, true, &|_| {}).unwrap();
+            let done = copy_hashing(&source, &target, size as u64, true, &|_| Ok(())).unwrap();
             assert_eq!(done, (Digest::of(&bytes), size as u64));
             std::io::Seek::rewind(&mut target).unwrap();
-            assert_eq!(hash_file(&target, &|_| {}).unwrap(), done);
+            assert_eq!(hash_file(&target, &|_| Ok(())).unwrap(), done);
         }
     }
 
@@ -152,7 +155,7 @@ mod tests {
         source.write_all(&vec![7; 20 * CHUNK]).unwrap();
         std::io::Seek::rewind(&mut source).unwrap();
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let error = copy_hashing(&source, &full, 20 * CHUNK as u64, false, &|_| {}).unwrap_err();
+        let error = copy_hashing(&source, &full, 20 * CHUNK as u64, false, &|_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

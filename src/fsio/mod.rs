@@ -15,7 +15,7 @@ use std::path::Path;
 
 use crate::error::{Context, Error, Result};
 
-pub use copy::{copy_hashing, hash_file};
+pub use copy::{OnBytes, copy_hashing, hash_file};
 pub use stat::{Clock, FileStat, Kind};
 pub use writeback::start_writeback;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use super::ACTIVE_ENV;
+use super::{ACTIVE_ENV, Git};
 use crate::error::{Error, Result};
 use crate::human;
 
@@ -33,10 +33,13 @@ impl Child {
         self
     }
 
-    /// Runs in another directory.
-    pub(super) fn dir(mut self, dir: &std::path::Path) -> Self {
-        self.command.current_dir(dir);
-        self
+    /// Runs at the top of the worktree. A `GIT_DIR` that is relative to the current directory is resolved before.
+    pub(super) fn at_top(mut self, git: &Git) -> Result<Self> {
+        self.command.current_dir(git.top()?);
+        if std::env::var_os("GIT_DIR").is_some() {
+            self.command.env("GIT_DIR", git.git_dir()).env("GIT_WORK_TREE", git.top()?);
+        }
+        Ok(self)
     }
 
     /// Runs it and returns its standard output; a failure carries git's own message.

@@ -80,7 +80,10 @@ impl Git {
         let answer =
             child::git(["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"])
                 .output()
-                .map_err(|error| error.hint("run this inside a git repository; git init makes one"))?;
+                .map_err(|error| match error.one_line().contains("not a git repository") {
+                    true => error.hint("run this inside a git repository; git init makes one"),
+                    false => error,
+                })?;
         let text = String::from_utf8_lossy(&answer).into_owned();
         let mut lines = text.lines();
         let (Some(inside), Some(git_dir), Some(common_dir)) = (lines.next(), lines.next(), lines.next())

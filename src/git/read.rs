@@ -200,7 +200,7 @@ impl Git {
     pub fn ignored(&self, paths: &[RepoPath]) -> Result<Vec<(RepoPath, String)>> {
         let input = paths.iter().flat_map(|path| format!("{path}\0").into_bytes()).collect();
         let args = ["check-ignore", "-z", "-v", "--no-index", "--stdin"];
-        let output = child::git(args).dir(self.top()?).input(input).run()?;
+        let output = child::git(args).at_top(self)?.input(input).run()?;
         // Exit code 1 only means that nothing is ignored.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(child::failure("git check-ignore", &output));

@@ -31,7 +31,7 @@ impl Git {
         let input: Vec<u8> = paths.iter().flat_map(|path| format!("{path}\0").into_bytes()).collect();
         for pause in PAUSES_MS.map(Some).into_iter().chain([None]) {
             let args = ["update-index", "--add", "--remove", "-z", "--stdin"];
-            let output = child::git(args).dir(self.top()?).input(input.clone()).run()?;
+            let output = child::git(args).at_top(self)?.input(input.clone()).run()?;
             if output.status.success() {
                 return Ok(Staging::Done);
             }

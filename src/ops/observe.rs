@@ -247,7 +247,10 @@ impl Observer<'_> {
                     .context(self.root.full(&full), "read")
             };
             let before = stat(&file)?;
-            let on_bytes = |bytes| self.step.advance(bytes);
+            let on_bytes = |bytes| {
+                self.step.advance(bytes);
+                self.interrupt.check_io()
+            };
             let (digest, size) = match reading {
                 Reading::Keep(batch) => {
                     let added = batch.add_file(&file, before.size, &on_bytes)?;

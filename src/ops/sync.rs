@@ -194,7 +194,6 @@ fn left_behind(
 ) -> Result<Vec<(RepoPath, Seen)>> {
     let mut left = Vec::new();
     for (path, base) in observer.records.list()? {
-        let inside_other = tracked.iter().any(|other| path != *other && path.is_within(other));
         if tracked.contains(&path) || !options.selection.contains(&path) || observer.pointer_exists(&path)? {
             continue;
         }
@@ -212,6 +211,7 @@ fn left_behind(
             }
             _ => None,
         };
+        let inside_other = tracked.iter().any(|other| path.is_within(other));
         match safe {
             Some(seen) if !inside_other => left.push((path, seen)),
             _ => report.kept.push(path),
@@ -499,7 +499,10 @@ impl Stager<'_> {
             interrupt.check()?;
             let object = cache.object_path(&entry.digest);
             let expected = Expected { kind: entry.kind, digest: entry.digest, size: entry.size };
-            let on_bytes = |bytes| progress.advance(bytes);
+            let on_bytes = |bytes| {
+                progress.advance(bytes);
+                interrupt.check_io()
+            };
             Ok(match entry.kind {
                 Kind::Link => staging.place_link(&object, &expected, staged)?.is_some(),
                 _ => staging.place(&object, &expected, staged, mode, &on_bytes)?.is_some(),

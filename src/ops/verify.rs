@@ -70,8 +70,12 @@ pub fn verify(ctx: &Ctx, selection: &Selection) -> Result<Report> {
             let checked: Vec<(Digest, u64, Option<bool>)> = objects
                 .par_iter()
                 .map(|(digest, size)| {
+                    let on_bytes = |bytes| {
+                        step.advance(bytes);
+                        interrupt.check_io()
+                    };
                     interrupt.check()?;
-                    let good = cache.verify(digest, &|bytes| step.advance(bytes))?;
+                    let good = cache.verify(digest, &on_bytes)?;
                     step.finish_one();
                     Ok((*digest, *size, good))
                 })

@@ -121,7 +121,7 @@ impl Staging {
         expected: &Expected,
         target: &Path,
         mode: LinkMode,
-        on_bytes: &dyn Fn(u64),
+        on_bytes: fsio::OnBytes<'_>,
     ) -> Result<Option<Placed>> {
         let source = File::open(object).context(object, "open")?;
         let (found, placed) = match mode {
@@ -143,7 +143,7 @@ impl Staging {
         expected: &Expected,
         target: &Path,
         mode: LinkMode,
-        on_bytes: &dyn Fn(u64),
+        on_bytes: fsio::OnBytes<'_>,
     ) -> Result<((Digest, u64), Placed)> {
         let file = create(target, expected.kind == Kind::Executable)?;
         if mode != LinkMode::Copy && expected.size > 0 && self.reflinks.load(Ordering::Relaxed) {
