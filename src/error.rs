@@ -75,6 +75,12 @@ impl Error {
         self
     }
 
+    /// The error that this one is the cause of: a line about something larger, of the same kind and with the same hints.
+    pub fn about(mut self, message: impl Into<String>) -> Self {
+        let (kind, hints) = (self.kind, std::mem::take(&mut self.hints));
+        Error { kind, message: message.into(), source: Some(Box::new(self)), hints }
+    }
+
     /// The same error with one more line of advice.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());

@@ -65,8 +65,7 @@ impl RepoConfig {
         let mut remotes = BTreeMap::new();
         for (name, remote) in raw.remotes {
             check_remote_name(&name)?;
-            let url =
-                RemoteUrl::parse(&remote.url).map_err(|error| Error::new(shown.clone()).caused_by(error))?;
+            let url = RemoteUrl::parse(&remote.url).map_err(|error| error.about(shown.clone()))?;
             remotes.insert(name, url);
         }
         if let Some(name) = &raw.remote

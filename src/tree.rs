@@ -303,9 +303,11 @@ fn build_level(
         entries.push(Entry { kind: flat.kind, digest, size, name });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    check_level(&entries).map_err(|error| {
-        if path.is_empty() { error } else { Error::new(human::escape(path)).caused_by(error) }
-    })?;
+    check_level(&entries).map_err(
+        |error| {
+            if path.is_empty() { error } else { error.about(human::escape(path)) }
+        },
+    )?;
     let level = encode_level(&entries);
     let root = level.last().expect("a level has an object").0;
     objects.extend(level);

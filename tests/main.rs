@@ -4,6 +4,9 @@ mod support;
 
 mod docs;
 mod floors;
+mod guards;
+mod hooks;
+mod repositories;
 mod tracking;
 
 /// A test file that is not listed above would silently never run.

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{Cache, Usage};
@@ -42,6 +41,7 @@ pub struct Batch<'a> {
     waiting: Mutex<Vec<Waiting>>,
     published: Mutex<HashSet<Digest>>,
     added: Mutex<Usage>,
+    dirs: Mutex<BTreeSet<PathBuf>>,
     reflinks: AtomicBool,
 }
 
@@ -60,6 +60,7 @@ impl<'a> Batch<'a> {
             waiting: Mutex::default(),
             published: Mutex::default(),
             added: Mutex::default(),
+            dirs: Mutex::default(),
             reflinks: AtomicBool::new(true),
         }
     }
@@ -97,7 +98,9 @@ impl<'a> Batch<'a> {
     /// Publishes everything that still waits. Only now may anything refer to the objects.
     pub fn commit(self) -> Result<Usage> {
         self.flush()?;
-        let added = *self.added.lock().expect("no thread panicked");
+        let dirs: Vec<PathBuf> = self.dirs.into_inner().expect("no thread panicked").into_iter().collect();
+        fsio::sync_all(&dirs, self.cache.durability)?;
+        let added = self.added.into_inner().expect("no thread panicked");
         self.cache.book(added);
         Ok(added)
     }
@@ -146,16 +149,11 @@ impl<'a> Batch<'a> {
         self.publish(waiting)
     }
 
-    /// Syncs all files in parallel (their write-back has started already), renames all, then syncs each directory once.
+    /// Syncs all files in parallel (their write-back has started already) and renames all. The directories are synced once,
+    /// by [`Batch::commit`].
     fn publish(&self, objects: Vec<Waiting>) -> Result<()> {
-        let durability = self.cache.durability;
-        if durability == Durability::Full {
-            objects.par_iter().try_for_each(|object| {
-                let path: &Path = &object.temp;
-                let file = File::open(path).context(path, "open")?;
-                durability.sync_file(&file, path)
-            })?;
-        }
+        let temps: Vec<&Path> = objects.iter().map(|object| &*object.temp).collect();
+        fsio::sync_all(&temps, self.cache.durability)?;
         let mut dirs = BTreeSet::new();
         let mut added = Usage::default();
         for object in objects {
@@ -169,9 +167,7 @@ impl<'a> Batch<'a> {
                 added.bytes += object.size;
             }
         }
-        if durability == Durability::Full {
-            dirs.par_iter().try_for_each(|dir| durability.sync_dir(dir))?;
-        }
+        self.dirs.lock().expect("no thread panicked").append(&mut dirs);
         let mut total = self.added.lock().expect("no thread panicked");
         total.objects += added.objects;
         total.bytes += added.bytes;

@@ -146,8 +146,8 @@ impl Settings {
         let remote = self.remotes.entry(name.to_owned()).or_insert(default);
         match key_of_remote {
             "url" => {
-                let url = RemoteUrl::parse(value)
-                    .map_err(|error| Error::usage(format!("git config {key}")).caused_by(error))?;
+                let url =
+                    RemoteUrl::parse(value).map_err(|error| error.about(format!("git config {key}")))?;
                 remote.url = Some(url);
             }
             "endpoint" => remote.endpoint = Some(value.to_owned()),

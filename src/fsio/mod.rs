@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Context, Error, Result};
 
@@ -50,6 +51,30 @@ impl Durability {
             Durability::Off => Ok(()),
         }
     }
+}
+
+/// Threads that wait for the device when many files are synced: more than cores, because they only wait, and a journal
+/// commits what they ask for together.
+const SYNC_THREADS: usize = 16;
+
+/// Syncs many files or directories at once, if durable.
+pub fn sync_all(paths: &[impl AsRef<Path> + Sync], durability: Durability) -> Result<()> {
+    if durability == Durability::Off || paths.is_empty() {
+        return Ok(());
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let path = path.as_ref();
+            let file = File::open(path).context(path, "open")?;
+            durability.sync_file(&file, path)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SYNC_THREADS.min(paths.len())).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panicked"))
+    })
 }
 
 /// Creates a directory and its missing parents, and makes the new entries durable.

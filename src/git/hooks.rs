@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{ACTIVE_ENV, Git};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
 use crate::human;
 
@@ -27,6 +27,8 @@ pub struct Installed {
     pub dir: PathBuf,
     /// Hooks that were there before and now run before ours.
     pub chained: Vec<&'static str>,
+    /// Hooks of the worktree's own directory that were left as they are and do not call ours.
+    pub left_alone: Vec<&'static str>,
     /// Whether anything was written.
     pub changed: bool,
     /// Set when the directory is not this repository's, so nothing was installed.
@@ -39,14 +41,14 @@ impl Git {
     /// Installs or updates the hooks where git looks for them.
     ///
     /// A directory that `core.hooksPath` names outside of this repository serves other repositories, too; nothing is
-    /// written there.
+    /// written there. One inside the worktree belongs to the user or to a hook manager; hooks that are there stay as
+    /// they are.
     pub fn install_hooks(&self, program: &Path) -> Result<Installed> {
-        let (dir, _) = self.hooks_dir()?;
-        let real = fs::canonicalize(&dir).unwrap_or_else(|_| dir.clone());
+        let dir = self.hooks_dir()?;
         let in_worktree =
-            self.top.as_ref().is_some_and(|top| real.starts_with(top)) && !real.starts_with(&self.common_dir);
+            self.top.as_ref().is_some_and(|top| dir.starts_with(top)) && !dir.starts_with(&self.common_dir);
         let mut installed = Installed { dir: dir.clone(), in_worktree, ..Installed::default() };
-        if !in_worktree && !real.starts_with(&self.common_dir) && !real.starts_with(&self.git_dir) {
+        if !in_worktree && !dir.starts_with(&self.common_dir) && !dir.starts_with(&self.git_dir) {
             installed.foreign = true;
             return Ok(installed);
         }
@@ -57,10 +59,13 @@ impl Git {
         Ok(installed)
     }
 
-    /// Whether all hooks are in place.
+    /// Whether all hooks are in place, or are called from those that are.
     pub fn hooks_installed(&self) -> Result<bool> {
-        let dir = self.hooks_dir()?.0;
-        Ok(NAMES.iter().all(|name| is_ours(&fs::read(dir.join(name)).unwrap_or_default())))
+        let dir = self.hooks_dir()?;
+        Ok(NAMES.iter().all(|name| {
+            let bytes = fs::read(dir.join(name)).unwrap_or_default();
+            is_ours(&bytes) || calls_ours(&bytes, name)
+        }))
     }
 
     fn install(
@@ -78,10 +83,13 @@ impl Git {
             Err(error) => return Err(error).context(path, "read"),
         };
         match found {
-            Some(bytes) if bytes == text.as_bytes() => return Ok(()),
+            Some(bytes) if bytes == text.as_bytes() || calls_ours(&bytes, name) => return Ok(()),
+            Some(bytes) if !is_ours(&bytes) && installed.in_worktree => {
+                installed.left_alone.push(name);
+                return Ok(());
+            }
             Some(bytes) if !is_ours(&bytes) => {
-                let previous = dir.join(format!("{name}{PREVIOUS}"));
-                fs::rename(&path, &previous).context(&path, "move aside")?;
+                set_aside(&path)?;
                 installed.chained.push(name);
             }
             _ => {}
@@ -93,66 +101,86 @@ impl Git {
     }
 }
 
+/// Moves a hook to the name under which ours runs it. One that is there already is never overwritten.
+fn set_aside(path: &Path) -> Result<()> {
+    let mut previous = path.as_os_str().to_owned();
+    previous.push(PREVIOUS);
+    let previous = PathBuf::from(previous);
+    if previous.symlink_metadata().is_ok() {
+        let (hook, earlier) = (path.display(), previous.display());
+        return Err(Error::new(format!(
+            "{hook}: another tool wrote this hook, and {earlier} holds an earlier one"
+        ))
+        .hint(format!("combine both in {earlier}, remove {hook}, and run git model init again")));
+    }
+    fs::rename(path, &previous).context(path, "move aside")
+}
+
 fn is_ours(bytes: &[u8]) -> bool {
     bytes.split(|&b| b == b'\n').nth(1).is_some_and(|line| line.starts_with(b"# git-model hook, version "))
 }
 
+/// Whether somebody's own hook runs ours.
+fn calls_ours(bytes: &[u8], name: &str) -> bool {
+    !is_ours(bytes) && String::from_utf8_lossy(bytes).contains(&format!("model hook {name}"))
+}
+
 /// The text of a hook. Everything that can be decided without a process is decided by the shell.
 fn script(name: &str, program: &Path) -> String {
-    let quoted = human::shell_quote(&program.to_string_lossy());
+    let program = human::shell_quote(&program.to_string_lossy());
+    let stops_git = matches!(name, "pre-commit" | "pre-push");
+    let missing = if stops_git { MISSING_STOPS } else { MISSING_TELLS };
     // These two get data on standard input, which both the earlier hook and ours want.
-    let reads_input = matches!(name, "pre-push" | "post-rewrite");
-    let previous = match reads_input {
-        true => {
-            r#"input=$(cat)
-if [ -x "$0.before-git-model" ]; then
-	printf '%s\n' "$input" | "$0.before-git-model" "$@" || exit $?
-fi
-"#
-        }
-        false => {
-            r#"if [ -x "$0.before-git-model" ]; then
-	"$0.before-git-model" "$@" || exit $?
-fi
-"#
-        }
+    let (input, pipe) = match name {
+        "pre-push" | "post-rewrite" => (INPUT, "give | "),
+        _ => ("", ""),
     };
-    let filter = match name {
-        // A refresh of the index concerns us only when a sync was postponed. In a linked worktree the git dir is
-        // known from GIT_DIR, or else from the program.
-        "post-index-change" => {
-            r#"case "$1 $2" in
+    // An earlier hook may stop git where a hook can. Where it only tells, ours runs whatever it says.
+    let (veto, end) = match stops_git {
+        true => ("|| exit $?", ""),
+        false => ("|| status=$?", "exit $status\n"),
+    };
+    let filter = if name == "post-index-change" { FILTER } else { "" };
+    format!(
+        r#"#!/bin/sh
+{MARK}
+# Installed by `git model init`. A hook that was here before is {name}{PREVIOUS} and runs first.
+status=0
+{input}if [ -x "$0{PREVIOUS}" ]; then
+	{pipe}"$0{PREVIOUS}" "$@" {veto}
+fi
+[ -n "${ACTIVE_ENV}" ] && exit $status
+{filter}program={program}
+[ -x "$program" ] || program=$(command -v git-model) || {{
+{missing}}}
+{pipe}"$program" hook {name} "$@"
+{end}"#
+    )
+}
+
+const INPUT: &str = r#"input=$(cat)
+give() { [ -z "$input" ] || printf '%s\n' "$input"; }
+"#;
+
+/// A refresh of the index concerns us only when a sync was postponed, or has to be: an am runs no other hook. In a linked
+/// worktree `.git` is a file, and the program finds out.
+const FILTER: &str = r#"case "$1 $2" in
 "1 0") ;;
 *)
 	dir=${GIT_DIR:-.git}
-	[ -d "$dir" ] && [ ! -e "$dir/model/pending" ] && exit 0
+	[ -d "$dir" ] && [ ! -e "$dir/model/pending" ] && [ ! -d "$dir/rebase-apply" ] && exit $status
 	;;
 esac
-"#
-        }
-        _ => "",
-    };
-    let missing = match name {
-        "pre-commit" | "pre-push" => {
-            r#"	echo "git-model: not found; this hook protects artifacts, so git stops here" >&2
+"#;
+
+const MISSING_STOPS: &str = r#"	echo "git-model: not found; this hook protects artifacts, so git stops here" >&2
 	echo "hint: install git-model, or remove $0" >&2
 	exit 1
-"#
-        }
-        _ => {
-            r#"	echo "git-model: not found; artifacts were not brought in step" >&2
-	exit 0
-"#
-        }
-    };
-    let run = match reads_input {
-        true => format!("printf '%s\\n' \"$input\" | \"$program\" hook {name} \"$@\"\n"),
-        false => format!("exec \"$program\" hook {name} \"$@\"\n"),
-    };
-    format!(
-        "#!/bin/sh\n{MARK}\n# Installed by `git model init`. A hook that was here before is {name}{PREVIOUS} and runs first.\n{previous}[ -n \"${ACTIVE_ENV}\" ] && exit 0\n{filter}program={quoted}\n[ -x \"$program\" ] || program=$(command -v git-model) || {{\n{missing}}}\n{run}"
-    )
-}
+"#;
+
+const MISSING_TELLS: &str = r#"	echo "git-model: not found; artifacts were not brought in step" >&2
+	exit $status
+"#;
 
 #[cfg(test)]
 mod tests {

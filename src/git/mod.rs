@@ -70,7 +70,11 @@ impl Git {
         Ok(Git {
             git_dir: absolute(lib.path())?,
             common_dir: absolute(lib.commondir())?,
-            top: lib.workdir().map(absolute).transpose()?,
+            // libgit2 takes a relative GIT_WORK_TREE from the git dir; git takes it from the current directory.
+            top: match std::env::var_os("GIT_WORK_TREE") {
+                Some(_) => top_by_child()?,
+                None => lib.workdir().map(absolute).transpose()?,
+            },
             lib: Some(lib),
             config: OnceCell::new(),
         })
@@ -78,7 +82,7 @@ impl Git {
 
     fn from_child() -> Result<Git> {
         let answer =
-            child::git(["rev-parse", "--is-inside-work-tree", "--absolute-git-dir", "--git-common-dir"])
+            child::git(["rev-parse", "--is-bare-repository", "--absolute-git-dir", "--git-common-dir"])
                 .output()
                 .map_err(|error| match error.one_line().contains("not a git repository") {
                     true => error.hint("run this inside a git repository; git init makes one"),
@@ -86,21 +90,13 @@ impl Git {
                 })?;
         let text = String::from_utf8_lossy(&answer).into_owned();
         let mut lines = text.lines();
-        let (Some(inside), Some(git_dir), Some(common_dir)) = (lines.next(), lines.next(), lines.next())
-        else {
+        let (Some(bare), Some(git_dir), Some(common_dir)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(Error::new("git rev-parse: unexpected answer"));
-        };
-        let top = match inside {
-            "true" => {
-                let top = child::git(["rev-parse", "--show-toplevel"]).output()?;
-                Some(absolute(Path::new(String::from_utf8_lossy(&top).trim_end_matches('\n')))?)
-            }
-            _ => None,
         };
         Ok(Git {
             git_dir: absolute(Path::new(git_dir))?,
             common_dir: absolute(Path::new(common_dir))?,
-            top,
+            top: if bare == "true" { None } else { top_by_child()? },
             lib: None,
             config: OnceCell::new(),
         })
@@ -170,10 +166,23 @@ impl Git {
         relative().unwrap_or_else(|| path.as_str().to_owned())
     }
 
-    /// Whether a rebase, am, or sequence of cherry-picks or reverts is in progress.
+    /// Whether a rebase, am, or sequence of cherry-picks or reverts is in progress and will change more.
     pub fn sequence_in_progress(&self) -> bool {
-        ["rebase-merge", "rebase-apply", "sequencer"].iter().any(|name| self.git_dir.join(name).exists())
+        let rebasing = ["rebase-merge", "rebase-apply"].iter().any(|name| self.git_dir.join(name).exists());
+        // A sequencer at its last item changes nothing after it, and runs no hook at its end.
+        let todo = std::fs::read_to_string(self.git_dir.join("sequencer/todo")).unwrap_or_default();
+        rebasing || todo.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count() > 1
     }
+}
+
+/// The top of the worktree as git finds it. `None` where there is none, as inside of a git dir.
+fn top_by_child() -> Result<Option<PathBuf>> {
+    let answer = child::git(["rev-parse", "--show-toplevel"]).run()?;
+    if !answer.status.success() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    absolute(Path::new(text.trim_end_matches('\n'))).map(Some)
 }
 
 /// An absolute path with symlinks in directories resolved, without a trailing slash.

@@ -60,14 +60,13 @@ impl Git {
         child::git(["config", "--local", "--add", key, value]).output().map(drop)
     }
 
-    /// Where git looks for hooks, and whether the user set that with `core.hooksPath`.
-    pub fn hooks_dir(&self) -> Result<(std::path::PathBuf, bool)> {
-        let custom = self.config_value("core.hooksPath")?.is_some();
+    /// Where git looks for hooks; `core.hooksPath` may have put that anywhere.
+    pub(super) fn hooks_dir(&self) -> Result<std::path::PathBuf> {
         let answer = child::git(["rev-parse", "--git-path", "hooks"]).output()?;
         let text = String::from_utf8(answer)
             .map_err(|error| Error::new("core.hooksPath: not UTF-8").caused_by(error))?;
         let cwd =
             std::env::current_dir().map_err(|error| Error::new("no current directory").caused_by(error))?;
-        Ok((cwd.join(text.trim_end_matches('\n')), custom))
+        Ok(super::normalise(&cwd.join(text.trim_end_matches('\n'))))
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::artifacts::read_pointer;
+use super::artifacts::{Artifact, read_pointer};
 use super::observe::{OnDisk, Reading};
 use super::push::{self, Wanted};
-use super::{Ctx, Selection, sync};
+use super::{Ctx, Selection, kept, sync};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
 use crate::git::{Git, IndexPointer, RangeEnd};
@@ -40,8 +40,8 @@ pub fn is_idle(git: &Git) -> Result<bool> {
         return Ok(true);
     }
     let model_dir = git.git_dir().join("model");
-    if git.sequence_in_progress() || [PENDING, swap::JOURNAL].iter().any(|name| model_dir.join(name).exists())
-    {
+    let noted = [PENDING, kept::KEPT, swap::JOURNAL].iter().any(|name| model_dir.join(name).exists());
+    if noted || git.sequence_in_progress() {
         return Ok(false);
     }
     let root = Root::open(git.top()?)?;
@@ -58,18 +58,23 @@ pub fn is_idle(git: &Git) -> Result<bool> {
 }
 
 /// Brings artifacts in step after git changed the index. An artifact whose pointer did not change is not even looked at.
-pub fn after_index_change(ctx: &Ctx) -> Result<Report> {
+///
+/// `rewritten` is the first argument of `post-rewrite`: `rebase` means that all picks are done, though git has not tidied up.
+pub fn after_index_change(ctx: &Ctx, rewritten: Option<&str>) -> Result<Report> {
     let mut report = Report::default();
     if !ctx.settings.hooks || ctx.git.is_bare() {
         return Ok(report);
     }
     let pending = ctx.git.git_dir().join("model").join(PENDING);
-    if ctx.git.sequence_in_progress() {
+    if ctx.git.sequence_in_progress() && rewritten != Some("rebase") {
         ctx.model_dir()?;
         fsio::write_atomic(&pending, b"", Durability::Off)?;
         return Ok(report);
     }
-    let changed = changed_artifacts(ctx)?;
+    let artifacts = ctx.artifacts(&Selection::all())?;
+    let tracked: BTreeSet<RepoPath> = artifacts.iter().map(|artifact| artifact.path.clone()).collect();
+    kept::release(ctx, &tracked)?;
+    let changed = changed_artifacts(ctx, &artifacts, tracked)?;
     if !changed.is_empty() {
         bring_in_step(ctx, changed, &mut report)?;
         report.sync.problems.drain(..).for_each(|error| report.warnings.push(error));
@@ -82,11 +87,13 @@ pub fn after_index_change(ctx: &Ctx) -> Result<Report> {
 }
 
 /// Artifacts whose pointer is not the one whose content was last placed, and artifacts that lost their pointer.
-fn changed_artifacts(ctx: &Ctx) -> Result<Vec<RepoPath>> {
+fn changed_artifacts(
+    ctx: &Ctx,
+    artifacts: &[Artifact],
+    tracked: BTreeSet<RepoPath>,
+) -> Result<Vec<RepoPath>> {
     let recorded: BTreeMap<RepoPath, _> = ctx.records()?.list()?.into_iter().collect();
-    let artifacts = ctx.artifacts(&Selection::all())?;
-    let tracked: BTreeSet<RepoPath> = artifacts.iter().map(|artifact| artifact.path.clone()).collect();
-    let differs = |artifact: &super::artifacts::Artifact| match &artifact.pointer {
+    let differs = |artifact: &Artifact| match &artifact.pointer {
         Ok(pointer) => recorded.get(&artifact.path) != Some(&pointer.digest),
         // A conflict is for the user to settle, and git says so itself.
         Err(_) => false,
@@ -182,11 +189,15 @@ fn refuse_stale(ctx: &Ctx, entry: &IndexPointer) -> Result<()> {
     let pointer = ctx.blob_pointer(&entry.blob, &path)?;
     let (root, records) = (ctx.root()?, ctx.records()?);
     let observer = ctx.observer(&root, &records, &Silent)?;
-    let agrees = match observer.look(&path, records.load(&path)?.as_ref(), Reading::Compare(&pointer))? {
+    let record = records.load(&path)?;
+    let agrees = match observer.look(&path, record.as_ref(), Reading::Compare(&pointer))? {
         // The content may be elsewhere; a pointer can be committed without it.
         OnDisk::Absent => true,
         OnDisk::Different => false,
-        OnDisk::Known(seen) => seen.pointer == pointer,
+        // An older version that the user did not touch says nothing about this pointer: a merge took the other side.
+        OnDisk::Known(seen) => {
+            seen.pointer == pointer || record.is_some_and(|record| seen.pointer.digest == record.base)
+        }
     };
     if agrees {
         return Ok(());

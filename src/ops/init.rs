@@ -53,7 +53,13 @@ pub fn init(ctx: &Ctx, url: Option<&str>, hooks: bool) -> Result<Report> {
     files.extend(attributes(&root, &staging)?);
     ctx.git.stage(&files)?;
     if let Some(url) = &url {
-        remotes::add(ctx, DEFAULT_REMOTE, &url.to_string(), false)?;
+        // The same URL again is not a conflict: setup scripts run twice.
+        let known = remotes::find(ctx, Some(DEFAULT_REMOTE), None).is_ok_and(|found| found.url == *url);
+        if known {
+            remotes::approve(ctx, url)?;
+        } else {
+            remotes::add(ctx, DEFAULT_REMOTE, &url.to_string(), false)?;
+        }
     }
     drivers(ctx)?;
     let hooks = hooks.then(|| ctx.git.install_hooks(&program()?)).transpose()?;

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod fetch;
 pub mod hook;
 pub mod init;
+mod kept;
 pub mod list;
 pub mod merge;
 pub mod mv;

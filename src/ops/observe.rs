@@ -162,9 +162,7 @@ impl Observer<'_> {
             entries.into_iter().map(|entry| entry.expect("every entry is known or read")).collect();
         let pointer = match record {
             Some(record) if proved && !matches!(reading, Reading::Keep(_)) => recorded_pointer(record, scan),
-            _ => self
-                .describe(scan, &entries, reading)
-                .map_err(|error| Error::new(shown(path, "")).caused_by(error))?,
+            _ => self.describe(scan, &entries, reading).map_err(|error| error.about(shown(path, "")))?,
         };
         Ok(OnDisk::Known(Seen { pointer, entries, proved }))
     }
@@ -239,28 +237,29 @@ impl Observer<'_> {
         if matches!(reading, Reading::Keep(_)) {
             self.refuse_nested(&full, scanned)?;
         }
+        let entry = self.root.entry(&full)?.ok_or_else(|| changing(path, &scanned.path))?;
         for attempt in 0..ATTEMPTS {
-            let file = self.root.open_file(&full)?.ok_or_else(|| changing(path, &scanned.path))?;
-            let stat = |file: &std::fs::File| {
+            let file = entry.open()?.ok_or_else(|| changing(path, &scanned.path))?;
+            let stat = || {
                 file.metadata()
                     .map(|metadata| FileStat::from_metadata(&metadata))
-                    .context(self.root.full(&full), "read")
+                    .context(entry.path(), "read")
             };
-            let before = stat(&file)?;
+            let before = stat()?;
             let on_bytes = |bytes| {
                 self.step.advance(bytes);
                 self.interrupt.check_io()
             };
             let (digest, size) = match reading {
                 Reading::Keep(batch) => {
-                    let added = batch.add_file(&file, before.size, &on_bytes)?;
+                    let added = batch.add_file(&file, before.size, &on_bytes);
+                    let added = added.map_err(|error| error.about(shown(path, &scanned.path)))?;
                     (added.digest, added.size)
                 }
-                _ => fsio::hash_file(&file, &on_bytes).context(self.root.full(&full), "read")?,
+                _ => fsio::hash_file(&file, &on_bytes).context(entry.path(), "read")?,
             };
-            let after = self.root.stat(&full)?;
             let unchanged =
-                before.unchanged(&stat(&file)?) && after.is_some_and(|after| before.unchanged(&after));
+                before.unchanged(&stat()?) && entry.stat()?.is_some_and(|now| before.unchanged(&now));
             if unchanged && size == before.size {
                 self.step.finish_one();
                 let settled = before.settled_at(clock);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::artifacts::Artifact;
 use super::fetch::{Limit, ensure, listing};
 use super::observe::{Observer, OnDisk, Reading, Seen, below};
-use super::{Ctx, Selection};
+use super::{Ctx, Selection, kept};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Clock, FileStat, Kind};
 use crate::git::Oid;
@@ -23,7 +23,7 @@ use crate::repo_path::RepoPath;
 use crate::tree::FlatEntry;
 use crate::worktree::place::Expected;
 use crate::worktree::swap::{Before, Outcome, Step, swap};
-use crate::worktree::{Record, RecordEntry, Records, Root, Staging, ignore, scan};
+use crate::worktree::{Record, RecordEntry, Records, Root, Staging, scan};
 
 /// What to bring in step.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +102,7 @@ fn sync_artifacts(ctx: &Ctx, options: &Options, artifacts: Vec<Artifact>) -> Res
     let observer = ctx.observer(&root, &records, step.as_ref())?;
     let tracked: BTreeSet<RepoPath> = artifacts.iter().map(|artifact| artifact.path.clone()).collect();
     let (wants, good) = decide(&observer, artifacts, &mut report)?;
-    let left = left_behind(&observer, &tracked, options, &mut report)?;
+    let left = left_behind(ctx, &observer, &tracked, options, &mut report)?;
     drop(observer);
     drop(step);
     if options.dry_run {
@@ -120,7 +120,7 @@ fn sync_artifacts(ctx: &Ctx, options: &Options, artifacts: Vec<Artifact>) -> Res
     let limit = options.fetch_limit.map_or(Limit::None, Limit::Bytes);
     report.fetched = ensure(ctx, &needed, options.remote.as_deref(), options.commit.as_ref(), limit)?;
     replace(ctx, &root, &records, &wants, &left, options, &mut report)?;
-    ignore::unexclude(ctx.git.common_dir(), &tracked)?;
+    kept::release(ctx, &tracked)?;
     for record in good {
         records.save(&record)?;
     }
@@ -187,6 +187,7 @@ fn decide(
 /// Artifacts that have a record but no pointer any more. Those that are unmodified and safe in the cache are to be removed;
 /// the others stay, out of git's sight.
 fn left_behind(
+    ctx: &Ctx,
     observer: &Observer<'_>,
     tracked: &BTreeSet<RepoPath>,
     options: &Options,
@@ -195,6 +196,11 @@ fn left_behind(
     let mut left = Vec::new();
     for (path, base) in observer.records.list()? {
         if tracked.contains(&path) || !options.selection.contains(&path) || observer.pointer_exists(&path)? {
+            continue;
+        }
+        if !ctx.git.tracked_below(&path)?.is_empty() {
+            // Here git itself keeps this path, as it did before somebody made it an artifact.
+            observer.records.remove(&path)?;
             continue;
         }
         let Some(record) = observer.records.load(&path)? else { continue };
@@ -271,7 +277,7 @@ fn replace(
 ) -> Result<()> {
     // Those that were told of before are not told of again.
     for path in std::mem::take(&mut report.kept) {
-        if ignore::exclude(ctx.git.common_dir(), &path)? {
+        if kept::hide(ctx, &path)? {
             report.kept.push(path);
         }
     }
@@ -420,7 +426,7 @@ impl Stager<'_> {
 
     fn listing(&self) -> Result<Vec<FlatEntry>> {
         listing(self.ctx, &self.want.pointer, &mut Vec::new())
-            .map_err(|error| Error::new(human::escape(self.want.path.as_str())).caused_by(error))
+            .map_err(|error| error.about(human::escape(self.want.path.as_str())))
     }
 
     /// A whole new directory, to be renamed to its place in one step.

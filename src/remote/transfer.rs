@@ -87,7 +87,7 @@ impl Remote {
         self.in_parallel(downloads, interrupt, |download| {
             let mut sink = receive(download)?;
             self.runtime.block_on(self.get(download, sink.as_mut(), step, interrupt))?;
-            sink.finish().map_err(|error| Error::new(human::escape(&download.path)).caused_by(error).hint(
+            sink.finish().map_err(|error| error.about(human::escape(&download.path)).hint(
                 "the store holds wrong bytes under this name; push it again from a clone that has it: git model push --repair",
             ))?;
             step.finish_one();

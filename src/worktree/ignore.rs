@@ -70,8 +70,8 @@ pub fn remove(root: &Root, artifact: &RepoPath, staging: &Staging) -> Result<Opt
     Ok(Some(file))
 }
 
-/// Adds an artifact to the repository's private `info/exclude`. `false` when it was there.
-pub fn exclude(common_dir: &Path, artifact: &RepoPath) -> Result<bool> {
+/// Adds an artifact to the repository's private `info/exclude`.
+pub fn exclude(common_dir: &Path, artifact: &RepoPath) -> Result<()> {
     let file = common_dir.join("info/exclude");
     fsio::create_dir_all(&common_dir.join("info"), Durability::Off)?;
     let text = fs::read(&file).or_else(|error| match error.kind() {
@@ -80,18 +80,17 @@ pub fn exclude(common_dir: &Path, artifact: &RepoPath) -> Result<bool> {
     })?;
     let lines = missing_lines(&text, &[pattern(artifact.as_str())]);
     if lines.is_empty() {
-        return Ok(false);
+        return Ok(());
     }
     let opened = fs::OpenOptions::new().create(true).append(true).open(&file);
-    opened.and_then(|mut file| file.write_all(lines.as_bytes())).context(&file, "append to")?;
-    Ok(true)
+    opened.and_then(|mut file| file.write_all(lines.as_bytes())).context(&file, "append to")
 }
 
-/// Takes artifacts that are tracked again out of `info/exclude`.
-pub fn unexclude(common_dir: &Path, tracked: &BTreeSet<RepoPath>) -> Result<()> {
+/// Takes artifacts out of `info/exclude`.
+pub fn unexclude(common_dir: &Path, artifacts: &BTreeSet<RepoPath>) -> Result<()> {
     let file = common_dir.join("info/exclude");
     let Some(text) = fsio::read_bounded(&file, MAX_BYTES)? else { return Ok(()) };
-    let ours: BTreeSet<String> = tracked.iter().map(|path| pattern(path.as_str())).collect();
+    let ours: BTreeSet<String> = artifacts.iter().map(|path| pattern(path.as_str())).collect();
     let is_ours = |line: &&[u8]| std::str::from_utf8(trim_end(line)).is_ok_and(|line| ours.contains(line));
     let kept: Vec<&[u8]> = text.split_inclusive(|&b| b == b'\n').filter(|line| !is_ours(line)).collect();
     let kept = kept.concat();

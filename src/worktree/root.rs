@@ -105,16 +105,20 @@ impl Root {
         }
     }
 
+    /// Goes to the directory of `path` once, for several questions about it. `None` when there is no such directory.
+    pub fn entry(&self, path: &RepoPath) -> Result<Option<Entry>> {
+        let parent = self.parent(path)?;
+        Ok(parent.map(|parent| Entry { parent, name: path.name().to_owned(), full: self.full(path) }))
+    }
+
     /// The stat of what is at `path` itself. `None` when there is nothing.
     pub fn stat(&self, path: &RepoPath) -> Result<Option<FileStat>> {
-        let Some(parent) = self.parent(path)? else { return Ok(None) };
-        stat_at(&parent, OsStr::new(path.name())).context(self.full(path), "read")
+        self.entry(path)?.map_or(Ok(None), |entry| entry.stat())
     }
 
     /// Opens a regular file for reading. `None` when there is nothing.
     pub fn open_file(&self, path: &RepoPath) -> Result<Option<File>> {
-        let Some(parent) = self.parent(path)? else { return Ok(None) };
-        open_file_at(&parent, OsStr::new(path.name())).context(self.full(path), "open")
+        self.entry(path)?.map_or(Ok(None), |entry| entry.open())
     }
 
     /// A whole small file. `None` when there is none.
@@ -200,6 +204,31 @@ impl Root {
             dir = current.parent();
         }
         Ok(())
+    }
+}
+
+/// A name in an open directory.
+#[derive(Debug)]
+pub struct Entry {
+    parent: OwnedFd,
+    name: String,
+    full: PathBuf,
+}
+
+impl Entry {
+    /// Its stat. `None` when there is nothing.
+    pub fn stat(&self) -> Result<Option<FileStat>> {
+        stat_at(&self.parent, OsStr::new(&self.name)).context(&self.full, "read")
+    }
+
+    /// Opens it, if it is a regular file. `None` when there is nothing.
+    pub fn open(&self) -> Result<Option<File>> {
+        open_file_at(&self.parent, OsStr::new(&self.name)).context(&self.full, "open")
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.full
     }
 }
 

@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -205,11 +204,8 @@ fn sync_staged(steps: &[Step], durability: Durability) -> Result<()> {
             collect_staged(staged, &mut files, &mut dirs)?;
         }
     }
-    files.par_iter().try_for_each(|path| {
-        let file = fs::File::open(path).context(path, "open")?;
-        durability.sync_file(&file, path)
-    })?;
-    dirs.iter().try_for_each(|dir| durability.sync_dir(dir))
+    fsio::sync_all(&files, durability)?;
+    fsio::sync_all(&dirs, durability)
 }
 
 fn collect_staged(path: &Path, files: &mut Vec<PathBuf>, dirs: &mut Vec<PathBuf>) -> Result<()> {

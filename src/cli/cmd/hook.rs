@@ -31,7 +31,8 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &HookArgs) -> Result<()> {
     match args.name.as_str() {
         "post-checkout" | "post-merge" | "post-rewrite" | "post-index-change" => {
             // Git has done its work; whatever goes wrong here must not look as if it had not.
-            match hook::after_index_change(ctx) {
+            let rewritten = args.args.first().filter(|_| args.name == "post-rewrite").map(String::as_str);
+            match hook::after_index_change(ctx, rewritten) {
                 Ok(report) => {
                     render::sync_text(ui, ctx, &report.sync);
                     report.warnings.iter().for_each(|warning| ui.warn_error(warning));

@@ -36,6 +36,12 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &InitArgs) -> Result<()> {
         if !hooks.chained.is_empty() {
             ui.say(format!("hooks that were there still run, before ours: {}", hooks.chained.join(", ")));
         }
+        for name in &hooks.left_alone {
+            ui.warn(format!("{dir}/{name}: this hook is a file of your worktree and was left as it is"));
+            ui.hint(format!(
+                "add this line to it, or to the file that your hook manager runs: git model hook {name} \"$@\""
+            ));
+        }
         if hooks.in_worktree && hooks.changed {
             ui.hint("these hooks are files of your worktree: commit them, or ignore them");
         }
