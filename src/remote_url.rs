@@ -25,7 +25,7 @@ pub enum RemoteUrl {
 impl RemoteUrl {
     /// Parses a URL from a committed file or the user's configuration: folders must be absolute.
     pub fn parse(text: &str) -> Result<RemoteUrl> {
-        let shown = human::escape(text);
+        let shown = human::escape(&redact(text));
         let invalid = |reason: &str| {
             Error::usage(format!("{shown}: not a usable remote URL: {reason}"))
                 .hint("use s3://bucket/prefix or the path of a folder")
@@ -80,6 +80,20 @@ impl RemoteUrl {
         }
         RemoteUrl::parse(&path.to_string_lossy())
     }
+}
+
+/// A URL as it may be shown: users, passwords and queries become `***`, because secrets hide in them.
+pub fn redact(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    if scheme.is_empty() {
+        return text.to_owned();
+    }
+    let (place, query) = rest.split_once(['?', '#']).map_or((rest, ""), |(place, _)| (place, "?***"));
+    let place = match place.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => place.to_owned(),
+    };
+    format!("{scheme}://{place}{query}")
 }
 
 fn folder(path: &str) -> Option<RemoteUrl> {

@@ -314,20 +314,34 @@ fn build_level(
     Ok((root, total))
 }
 
+/// Returns the verified bytes of a tree object that lies at some depth.
+pub type ReadObject<'a> = &'a mut dyn FnMut(&Digest, usize) -> Result<Vec<u8>>;
+
+/// Depths of one directory level: its object, and the shards below it.
+const DEPTHS_PER_LEVEL: usize = 32;
+/// More directories than this in one artifact are refused.
+const MAX_DIRECTORIES: u64 = 4_000_000;
+
 /// Reads a whole directory from its tree objects.
 ///
 /// `read` returns the verified bytes of a tree object. The listing is in pre-order: a directory comes before its
-/// content, and siblings are sorted by name. Sums and counts that the objects state are checked.
-pub fn flatten(root: Digest, read: &mut dyn FnMut(&Digest) -> Result<Vec<u8>>) -> Result<Vec<FlatEntry>> {
+/// content, and siblings are sorted by name. Sums and counts that the objects state are checked, and so is the number of
+/// `files` that the pointer states: a few small objects can name each other so often that they describe billions of files.
+///
+/// `read` is told how deep an object lies; what an object names always lies deeper.
+pub fn flatten(root: Digest, files: u64, read: ReadObject<'_>) -> Result<Vec<FlatEntry>> {
     let mut out = Vec::new();
-    flatten_level(root, "", 0, read, &mut out)?;
+    flatten_level(root, "", 0, files, read, &mut out)?;
+    if out.iter().filter(|entry| entry.kind != Kind::Tree).count() as u64 != files {
+        return Err(Error::new("damaged tree object: another number of files than the pointer states"));
+    }
     Ok(out)
 }
 
 /// Reads all entries of one level, through its shards.
-pub fn read_level(digest: Digest, read: &mut dyn FnMut(&Digest) -> Result<Vec<u8>>) -> Result<Vec<Entry>> {
+fn read_level(digest: Digest, depth: usize, read: ReadObject<'_>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    read_shard(digest, 0, read, &mut entries)?;
+    read_shard(digest, depth * DEPTHS_PER_LEVEL, 0, read, &mut entries)?;
     if entries.len() > MAX_ENTRIES {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         check_level(&entries)?;
@@ -338,18 +352,19 @@ pub fn read_level(digest: Digest, read: &mut dyn FnMut(&Digest) -> Result<Vec<u8
 fn read_shard(
     digest: Digest,
     depth: usize,
-    read: &mut dyn FnMut(&Digest) -> Result<Vec<u8>>,
+    split: usize,
+    read: ReadObject<'_>,
     entries: &mut Vec<Entry>,
 ) -> Result<(u64, u64)> {
     let before = entries.len();
-    match Node::parse(&read(&digest)?, depth)? {
+    match Node::parse(&read(&digest, depth + split)?, split)? {
         Node::Entries(level) => entries.extend(level),
         Node::Shards(shards) => {
             for shard in shards {
                 let start = entries.len();
-                let found = read_shard(shard.digest, depth + 1, read, entries)?;
+                let found = read_shard(shard.digest, depth, split + 1, read, entries)?;
                 let misplaced =
-                    entries[start..].iter().any(|entry| shard_byte(&entry.name, depth) != shard.byte);
+                    entries[start..].iter().any(|entry| shard_byte(&entry.name, split) != shard.byte);
                 if found != (shard.size, shard.entries) || misplaced {
                     return Err(Error::new("damaged tree object: a shard does not hold what its level says"));
                 }
@@ -367,21 +382,25 @@ fn flatten_level(
     digest: Digest,
     prefix: &str,
     depth: usize,
-    read: &mut dyn FnMut(&Digest) -> Result<Vec<u8>>,
+    files: u64,
+    read: ReadObject<'_>,
     out: &mut Vec<FlatEntry>,
 ) -> Result<u64> {
     if depth > MAX_DEPTH {
         return Err(Error::new(format!("damaged tree object: nested deeper than {MAX_DEPTH}")));
     }
     let mut total: u64 = 0;
-    for entry in read_level(digest, read)? {
+    for entry in read_level(digest, depth, read)? {
+        if out.len() as u64 >= files.saturating_add(MAX_DIRECTORIES) {
+            return Err(Error::new("damaged tree object: more entries than the pointer states"));
+        }
         let path = format!("{prefix}{}", entry.name);
         total =
             total.checked_add(entry.size).ok_or_else(|| Error::new("damaged tree object: sizes overflow"))?;
         let below = (entry.kind == Kind::Tree).then(|| format!("{path}/"));
         out.push(FlatEntry { path, kind: entry.kind, digest: entry.digest, size: entry.size });
         if let Some(below) = below
-            && flatten_level(entry.digest, &below, depth + 1, read, out)? != entry.size
+            && flatten_level(entry.digest, &below, depth + 1, files, read, out)? != entry.size
         {
             return Err(Error::new("damaged tree object: a directory does not hold what its parent says"));
         }

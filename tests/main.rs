@@ -2,10 +2,20 @@
 
 mod support;
 
+mod damage;
 mod docs;
+mod faults;
+mod filesystems;
 mod floors;
 mod guards;
 mod hooks;
+mod hostile;
+mod hostile_stores;
+mod order;
+mod real_model;
+mod remote_commands;
+mod remote_failures;
+mod remotes;
 mod repositories;
 mod tracking;
 

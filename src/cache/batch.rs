@@ -90,9 +90,18 @@ impl<'a> Batch<'a> {
         self.take(Waiting { digest, size: bytes.len() as u64, temp: temp.into_temp_path() })
     }
 
-    /// Starts taking in an object that comes from elsewhere: at most `max` bytes that must hash to `digest`.
-    pub fn incoming(&self, digest: Digest, max: u64) -> Result<Incoming<'_, 'a>> {
-        Ok(Incoming { batch: self, digest, max, size: 0, hasher: Hasher::default(), temp: self.temp()? })
+    /// Starts taking in an object that comes from elsewhere: at most, or if `exact` exactly, `max` bytes that must hash
+    /// to `digest`.
+    pub fn incoming(&self, digest: Digest, max: u64, exact: bool) -> Result<Incoming<'_, 'a>> {
+        Ok(Incoming {
+            batch: self,
+            digest,
+            max,
+            exact,
+            size: 0,
+            hasher: Hasher::default(),
+            temp: self.temp()?,
+        })
     }
 
     /// Publishes everything that still waits. Only now may anything refer to the objects.
@@ -193,6 +202,7 @@ pub struct Incoming<'b, 'a> {
     batch: &'b Batch<'a>,
     digest: Digest,
     max: u64,
+    exact: bool,
     size: u64,
     hasher: Hasher,
     temp: NamedTempFile,
@@ -203,10 +213,7 @@ impl Incoming<'_, '_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.size += bytes.len() as u64;
         if self.size > self.max {
-            return Err(Error::new(format!(
-                "object {}: more than the expected {} bytes came",
-                self.digest, self.max
-            )));
+            return Err(Error::new(format!("more than the expected {} bytes came", self.max)));
         }
         self.hasher.update(bytes);
         self.temp.write_all(bytes).context(self.temp.path(), "write")
@@ -217,9 +224,15 @@ impl Incoming<'_, '_> {
         let found = self.hasher.finish();
         if found != self.digest {
             return Err(Error::new(format!(
-                "object {}: the bytes that came are not the right ones (SHA-256 {})",
-                self.digest,
-                found.short()
+                "the bytes that came are not the right ones (SHA-256 {} instead of {})",
+                found.short(),
+                self.digest.short()
+            )));
+        }
+        if self.exact && self.size != self.max {
+            return Err(Error::new(format!(
+                "its pointer states {} bytes, but the content has {}",
+                self.max, self.size
             )));
         }
         if self.batch.cache.durability == Durability::Full {
@@ -275,10 +288,10 @@ mod tests {
         let (_dir, cache) = cache();
         let batch = cache.batch().unwrap();
         let digest = Digest::of(b"right");
-        let mut incoming = batch.incoming(digest, 5).unwrap();
+        let mut incoming = batch.incoming(digest, 5, true).unwrap();
         incoming.write(b"wrong").unwrap();
         assert!(incoming.finish().unwrap_err().one_line().contains("not the right ones"));
-        let mut incoming = batch.incoming(digest, 5).unwrap();
+        let mut incoming = batch.incoming(digest, 5, true).unwrap();
         assert!(incoming.write(b"too long").is_err());
         drop(incoming);
         batch.commit().unwrap();

@@ -77,19 +77,22 @@ impl Cache {
         }
     }
 
-    /// The checked bytes of a small object. `None` when it is absent, or was damaged and is now in quarantine.
+    /// The checked bytes of a small object. `None` when it is absent, or was damaged and is now in quarantine. A larger one
+    /// is something else than the caller believes, and an error.
     pub fn read_small(&self, digest: &Digest, max: u64) -> Result<Option<Vec<u8>>> {
         let path = self.object_path(digest);
         let Some(size) = self.size_of(digest) else { return Ok(None) };
-        if size <= max {
-            match fsio::read_bounded(&path, max)? {
-                Some(bytes) if Digest::of(&bytes) == *digest => return Ok(Some(bytes)),
-                Some(_) => {}
-                None => return Ok(None),
-            }
+        if size > max {
+            return Err(Error::new(format!(
+                "object {} is not of the kind that is expected here: too large",
+                digest.short()
+            )));
         }
-        self.quarantine(digest)?;
-        Ok(None)
+        match fsio::read_bounded(&path, max)? {
+            Some(bytes) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
+            Some(_) => self.quarantine(digest).map(|_| None),
+            None => Ok(None),
+        }
     }
 
     /// Reads an object to its end and says whether its bytes are right. `None` when it is absent.

@@ -93,6 +93,11 @@ pub(super) fn push_text(ui: &Ui, report: &push::Report, dry_run: bool) {
         ui.say("nothing to push: no artifact is tracked");
         return;
     };
+    if report.store_replaced {
+        ui.warn(format!(
+            "{url}: this is another store than was pushed to before, so everything is sent that it lacks"
+        ));
+    }
     if report.objects == 0 {
         ui.say(format!("{name} ({url}) has everything"));
         return;
@@ -119,6 +124,7 @@ pub(super) fn push_json(report: &push::Report, dry_run: bool) -> Value {
         "objects": report.objects,
         "bytes": report.bytes,
         "repaired": report.repaired,
+        "store_replaced": report.store_replaced,
         "versions": report.versions,
         "dry_run": dry_run,
     })

@@ -1,21 +1,30 @@
 //! Every environment variable that git-model itself reads. `docs/configuration.md` lists the same ones.
 
-/// URLs of remotes that may be used, separated by white space, besides those approved with `git model remote trust`; for CI.
+/// URLs of remotes that may be used, separated by commas or line breaks, besides those approved with `git model remote trust`; for CI.
 pub const TRUST: &str = "GIT_MODEL_TRUST";
 /// `off` keeps the git hooks from doing anything.
 pub const HOOKS: &str = "GIT_MODEL_HOOKS";
 /// Endpoint of an S3-compatible server, for remotes without an endpoint of their own in the user's git config.
-pub const AWS_ENDPOINT: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+pub const AWS_ENDPOINT: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
 /// Region of the bucket, for remotes without one in the user's git config.
 pub const AWS_REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-/// Variables of which at least one is set wherever credentials can be had without asking a metadata server.
-pub const AWS_CREDENTIALS: [&str; 5] = [
+/// Credentials, and where to get them.
+const AWS_CREDENTIALS: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 ];
+
+/// The credential variables that are set.
+pub fn credentials() -> Vec<(&'static str, String)> {
+    AWS_CREDENTIALS.iter().filter_map(|name| Some((*name, first(&[name])?))).collect()
+}
 
 /// The first of these variables that is set and not empty.
 pub fn first(names: &[&str]) -> Option<String> {

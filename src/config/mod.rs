@@ -27,8 +27,9 @@ pub enum Link {
 /// What the user set for one remote.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RemoteSettings {
-    /// `model.remote.<name>.url`: overrides the committed URL, and is approved by being here.
-    pub url: Option<RemoteUrl>,
+    /// `model.remote.<name>.url`: overrides the committed URL, and is approved by being here. Checked when it is used, so that
+    /// one mistake does not stop commands that need no remote.
+    pub url: Option<String>,
     /// `model.remote.<name>.endpoint`: of an S3-compatible server.
     pub endpoint: Option<String>,
     /// `model.remote.<name>.region`.
@@ -79,7 +80,9 @@ impl Settings {
             settings.set(key, value)?;
         }
         if let Some(urls) = env::first(&[env::TRUST]) {
-            settings.trusted.extend(urls.split_whitespace().map(str::to_owned));
+            settings.trusted.extend(
+                urls.split([',', '\n']).map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()),
+            );
         }
         // Compared as canonical text, so that a trailing slash does not matter.
         for url in &mut settings.trusted {
@@ -145,11 +148,7 @@ impl Settings {
         let default = RemoteSettings { checksum: true, ..RemoteSettings::default() };
         let remote = self.remotes.entry(name.to_owned()).or_insert(default);
         match key_of_remote {
-            "url" => {
-                let url =
-                    RemoteUrl::parse(value).map_err(|error| error.about(format!("git config {key}")))?;
-                remote.url = Some(url);
-            }
+            "url" => remote.url = Some(value.to_owned()),
             "endpoint" => remote.endpoint = Some(value.to_owned()),
             "region" => remote.region = Some(value.to_owned()),
             "allowhttp" => remote.allow_http = boolean(key, value)?,

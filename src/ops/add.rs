@@ -112,6 +112,10 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
         report.stored = batch.commit()?;
     }
     let staging = ctx.staging()?;
+    if !options.dry_run {
+        // Hidden from git before anything else is written, so that no crash leaves it in the way of `git add .`.
+        ignore::add(&root, &paths, ctx.settings.durability)?;
+    }
     let mut to_stage = Vec::new();
     for (path, found, record) in seen {
         let before = super::artifacts::read_pointer(&root, path).ok().flatten();
@@ -134,7 +138,6 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     if options.dry_run {
         return Ok(report);
     }
-    ignore::add(&root, &paths, ctx.settings.durability)?;
     report.ignored = ignored_pointers(ctx, &to_stage)?;
     if options.stage {
         for path in &paths {
@@ -161,7 +164,7 @@ fn known(path: &RepoPath, found: OnDisk) -> Result<super::observe::Seen> {
 fn planned_bytes(root: &crate::worktree::Root, paths: &[RepoPath]) -> u64 {
     let size =
         |path: &RepoPath| root.stat(path).ok().flatten().filter(|stat| stat.kind != crate::fsio::Kind::Tree);
-    paths.iter().filter_map(size).map(|stat| stat.size).sum()
+    paths.iter().filter_map(size).map(|stat| stat.size).fold(0, u64::saturating_add)
 }
 
 fn require_init(root: &crate::worktree::Root) -> Result<()> {
@@ -219,12 +222,7 @@ fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
             false => error,
         });
     }
-    if path.name() == repo_config::FILE_NAME || path.name() == ".gitignore" || path.name() == ".gitattributes"
-    {
-        return Err(Error::usage(format!(
-            "{shown}: this file configures git or git-model and belongs in git"
-        )));
-    }
+    super::artifacts::check_path(path)?;
     if let Some(outer) = artifacts.iter().find(|artifact| path != *artifact && path.is_within(artifact)) {
         return Err(Error::usage(format!(
             "{shown}: it is part of the artifact {}",

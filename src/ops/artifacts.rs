@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
 use crate::pointer::{self, Pointer};
+use crate::repo_config;
 use crate::repo_path::RepoPath;
 use crate::worktree::Root;
 
@@ -87,6 +88,7 @@ impl Ctx {
 
     /// The pointer in a git blob.
     pub fn blob_pointer(&self, blob: &Oid, artifact: &RepoPath) -> Result<Pointer> {
+        check_path(artifact)?;
         Pointer::parse(&self.git.blob(blob, pointer::MAX_BYTES)?, artifact.pointer().as_str())
     }
 
@@ -103,8 +105,22 @@ impl Ctx {
     }
 }
 
+/// Refuses paths whose files configure git or git-model: content that comes from a store must not.
+pub(super) fn check_path(path: &RepoPath) -> Result<()> {
+    match path.name() {
+        repo_config::FILE_NAME | ".gitignore" | ".gitattributes" | ".gitmodules" => {
+            Err(Error::usage(format!(
+                "{}: this file configures git or git-model and belongs in git",
+                human::escape(path.as_str())
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The pointer beside an artifact's path on disk, if there is one.
 pub(super) fn read_pointer(root: &Root, artifact: &RepoPath) -> Result<Option<Pointer>> {
+    check_path(artifact)?;
     let path = artifact.pointer();
     // Conflict markers make a pointer longer, and deserve their own explanation.
     match root.read_small(&path, 4 * pointer::MAX_BYTES)? {

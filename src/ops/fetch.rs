@@ -17,9 +17,6 @@ use crate::remote::{Download, Receive, Remote};
 use crate::repo_path::RepoPath;
 use crate::tree::{self, FlatEntry, Node};
 
-/// Artifacts with a pointer each.
-type Versions = Vec<(RepoPath, Pointer)>;
-
 /// What to fetch.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -36,7 +33,7 @@ pub struct Options {
 }
 
 /// What was fetched.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Objects that came.
     pub objects: u64,
@@ -44,6 +41,8 @@ pub struct Report {
     pub bytes: u64,
     /// Where from; `None` when nothing was needed.
     pub remote: Option<String>,
+    /// Pointers in the history that cannot be read and were passed over.
+    pub unreadable: Vec<Error>,
 }
 
 /// How much may be fetched without asking.
@@ -58,42 +57,62 @@ pub(super) enum Limit {
 /// Fetches what the options say.
 pub fn fetch(ctx: &Ctx, options: &Options) -> Result<Report> {
     let selection = if ctx.git.is_bare() { Selection::all() } else { ctx.selection(&options.paths)? };
-    let (wanted, commit) = wanted(ctx, options, &selection)?;
+    let wanted = wanted(ctx, options, &selection)?;
+    let mut fetcher = Fetcher::new(ctx, options.remote.as_deref(), wanted.commit.as_ref());
+    let missing = fetcher.missing(&wanted.versions)?;
     if options.dry_run {
-        let mut fetcher = Fetcher::new(ctx, options.remote.as_deref(), commit.as_ref());
-        let missing = fetcher.missing(&wanted)?;
-        let bytes = missing.iter().map(|download| download.size).sum();
-        return Ok(Report { objects: missing.len() as u64, bytes, remote: None });
+        fetcher.report.objects = missing.len() as u64;
+        fetcher.report.bytes = total(&missing);
+        fetcher.report.remote = None;
+    } else {
+        fetcher.fetch(&missing, Limit::None)?;
+        fetcher.remember(&wanted.versions)?;
     }
-    ensure(ctx, &wanted, options.remote.as_deref(), commit.as_ref(), Limit::None)
+    let mut report = fetcher.finish()?;
+    report.unreadable = wanted.unreadable;
+    Ok(report)
 }
 
-fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<(Versions, Option<Oid>)> {
+#[derive(Default)]
+struct Wanted {
+    versions: Vec<(RepoPath, Pointer)>,
+    commit: Option<Oid>,
+    unreadable: Vec<Error>,
+}
+
+fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<Wanted> {
+    let mut wanted = Wanted::default();
     let mut revisions = options.revisions.clone();
     if revisions.is_empty() && (ctx.git.is_bare() || options.history) {
         revisions.push("HEAD".to_owned());
     }
     if revisions.is_empty() {
-        let artifacts = ctx.require_artifacts(selection)?;
-        let wanted = artifacts.into_iter().map(|artifact| Ok((artifact.path, artifact.pointer?)));
-        return Ok((wanted.collect::<Result<_>>()?, None));
+        for artifact in ctx.require_artifacts(selection)? {
+            wanted.versions.push((artifact.path, artifact.pointer?));
+        }
     }
-    let mut wanted = Vec::new();
-    let mut commit = None;
     for revision in &revisions {
         let id = ctx.git.require_commit(revision)?;
-        wanted.extend(ctx.commit_artifacts(&id, selection)?);
+        wanted.versions.extend(ctx.commit_artifacts(&id, selection)?);
         if options.history {
             for entry in ctx.git.range_pointers(&[RangeEnd::Include(id.as_str().to_owned())])? {
-                if let Some(path) = entry.path.artifact().filter(|path| selection.contains(path)) {
-                    let pointer = ctx.blob_pointer(&entry.blob, &path)?;
-                    wanted.push((path, pointer));
+                let Some(path) = entry.path.artifact().filter(|path| selection.contains(path)) else {
+                    continue;
+                };
+                match ctx.blob_pointer(&entry.blob, &path) {
+                    Ok(pointer) => wanted.versions.push((path, pointer)),
+                    // One that never was readable must not stop the others.
+                    Err(error) => wanted.unreadable.push(error),
                 }
             }
         }
-        commit.get_or_insert(id);
+        wanted.commit.get_or_insert(id);
     }
-    Ok((wanted, commit))
+    Ok(wanted)
+}
+
+fn total(downloads: &[Download]) -> u64 {
+    downloads.iter().map(|download| download.size).fold(0, u64::saturating_add)
 }
 
 /// Makes sure that the cache holds everything that these pointers name. No store is contacted when it does.
@@ -108,7 +127,7 @@ pub(super) fn ensure(
     let missing = fetcher.missing(wanted)?;
     fetcher.fetch(&missing, limit)?;
     fetcher.remember(wanted)?;
-    Ok(fetcher.report)
+    fetcher.finish()
 }
 
 struct Fetcher<'a> {
@@ -117,12 +136,15 @@ struct Fetcher<'a> {
     commit: Option<&'a Oid>,
     remote: Option<(Remote, Pushed)>,
     fetched: HashSet<Digest>,
+    /// Objects that the store does not have, or has with wrong bytes. They do not stop the others.
+    failed: Vec<Error>,
     report: Report,
 }
 
 impl<'a> Fetcher<'a> {
     fn new(ctx: &'a Ctx, remote_name: Option<&'a str>, commit: Option<&'a Oid>) -> Self {
-        Fetcher { ctx, remote_name, commit, remote: None, fetched: HashSet::new(), report: Report::default() }
+        let (fetched, failed, report) = (HashSet::new(), Vec::new(), Report::default());
+        Fetcher { ctx, remote_name, commit, remote: None, fetched, failed, report }
     }
 
     /// The files that are not in the cache, each once. Tree objects that are needed to know are fetched.
@@ -135,7 +157,10 @@ impl<'a> Fetcher<'a> {
                 level.insert(pointer.digest, (path.as_str().to_owned(), 0));
             } else if !self.ctx.cache.holds(&pointer.digest, pointer.size) {
                 let path = path.as_str().to_owned();
-                files.insert(pointer.digest, Download { path, digest: pointer.digest, size: pointer.size });
+                files.insert(
+                    pointer.digest,
+                    Download { path, digest: pointer.digest, size: pointer.size, exact: true },
+                );
             }
         }
         while !level.is_empty() {
@@ -143,7 +168,10 @@ impl<'a> Fetcher<'a> {
             let mut below = BTreeMap::new();
             for (digest, (path, depth)) in std::mem::take(&mut level) {
                 visited.insert(digest);
-                match Node::parse(&self.tree_object(&digest, &path)?, depth)? {
+                // What could not be fetched is among the failures already.
+                let Some(bytes) = self.ctx.cache.read_small(&digest, tree::MAX_OBJECT)? else { continue };
+                let node = Node::parse(&bytes, depth).map_err(|error| error.about(human::escape(&path)))?;
+                match node {
                     Node::Shards(shards) => {
                         below.extend(
                             shards.into_iter().map(|shard| (shard.digest, (path.clone(), depth + 1))),
@@ -157,7 +185,7 @@ impl<'a> Fetcher<'a> {
                             } else if !self.ctx.cache.holds(&entry.digest, entry.size) {
                                 files.insert(
                                     entry.digest,
-                                    Download { path, digest: entry.digest, size: entry.size },
+                                    Download { path, digest: entry.digest, size: entry.size, exact: true },
                                 );
                             }
                         }
@@ -170,19 +198,17 @@ impl<'a> Fetcher<'a> {
         Ok(files.into_values().collect())
     }
 
-    fn tree_object(&self, digest: &Digest, path: &str) -> Result<Vec<u8>> {
-        self.ctx.cache.read_small(digest, tree::MAX_OBJECT)?.ok_or_else(|| {
-            Error::new(format!("{}: its list of files is damaged in the cache", human::escape(path)))
-                .hint("run the same command again to fetch it")
-        })
-    }
-
     fn fetch_trees(&mut self, level: &BTreeMap<Digest, (String, usize)>) -> Result<()> {
         let mut missing = Vec::new();
         for (digest, (path, _)) in level {
             // Reading checks the bytes, and moves damaged ones out of the way.
             if self.ctx.cache.read_small(digest, tree::MAX_OBJECT)?.is_none() {
-                missing.push(Download { path: path.clone(), digest: *digest, size: tree::MAX_OBJECT });
+                missing.push(Download {
+                    path: path.clone(),
+                    digest: *digest,
+                    size: tree::MAX_OBJECT,
+                    exact: false,
+                });
             }
         }
         self.download(&missing, 0)
@@ -190,7 +216,7 @@ impl<'a> Fetcher<'a> {
 
     /// Fetches files, if they are within the limit and there is room for them.
     fn fetch(&mut self, missing: &[Download], limit: Limit) -> Result<()> {
-        let bytes: u64 = missing.iter().map(|download| download.size).sum();
+        let bytes: u64 = missing.iter().map(|download| download.size).fold(0, u64::saturating_add);
         if let Limit::Bytes(limit) = limit
             && bytes > limit
         {
@@ -219,10 +245,12 @@ impl<'a> Fetcher<'a> {
                     .caused_by(error)
                     .hint("git model remote add NAME URL names the store that has it")
             })?;
-            let remote = remotes::open(self.ctx, &found, Purpose::Fetch)?;
-            let mut pushed = Pushed::load(self.ctx.git.common_dir(), &found.url)?;
-            match remote.id()? {
-                Some(id) => pushed.met(&id),
+            let first = || human::escape(&missing[0].path);
+            let remote =
+                remotes::open(self.ctx, &found, Purpose::Fetch).map_err(|error| error.about(first()))?;
+            let mut pushed = Pushed::load(self.ctx.git.common_dir(), &found)?;
+            match remote.id().map_err(|error| error.about(first()))? {
+                Some(id) => drop(pushed.met(&id)),
                 None => {
                     return Err(Error::new(format!("{}: nothing was ever pushed to it", found.url))
                         .hint("check the URL; git model push fills it from a clone that has the content"));
@@ -235,22 +263,37 @@ impl<'a> Fetcher<'a> {
         let step = self.ctx.progress.step("fetching", missing.len() as u64, bytes);
         let batch = self.ctx.cache.batch()?;
         let receive = |download: &Download| -> Result<Box<dyn Receive + '_>> {
-            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size)?)))
+            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact)?)))
         };
-        let result = remote.download(missing, &receive, step.as_ref(), &self.ctx.interrupt);
+        let failed = remote.download(missing, &receive, step.as_ref());
         // What came is kept even when something else did not.
         let stored = batch.commit()?;
         self.report.objects += stored.objects;
         self.report.bytes += stored.bytes;
-        self.fetched.extend(missing.iter().map(|download| download.digest));
-        result
+        let failed = failed?;
+        let lost: HashSet<Digest> = failed.iter().map(|(digest, _)| *digest).collect();
+        self.fetched
+            .extend(missing.iter().map(|download| download.digest).filter(|digest| !lost.contains(digest)));
+        self.failed.extend(failed.into_iter().map(|(_, error)| error));
+        Ok(())
+    }
+
+    /// What was done; an error if the store did not have everything.
+    fn finish(mut self) -> Result<Report> {
+        let more = self.failed.len().saturating_sub(1);
+        match self.failed.drain(..).next() {
+            None => Ok(self.report),
+            Some(first) if more == 0 => Err(first),
+            Some(first) => Err(first
+                .about(format!("{} more could not be fetched either", human::count(more as u64, "object")))),
+        }
     }
 
     /// Notes what the store was seen to hold completely, so that it is not sent or asked for later.
     fn remember(&mut self, wanted: &[(RepoPath, Pointer)]) -> Result<()> {
         let Some((_, pushed)) = &mut self.remote else { return Ok(()) };
         for (_, pointer) in wanted {
-            let closure = closure(self.ctx, pointer)?;
+            let Ok(closure) = closure(self.ctx, pointer) else { continue };
             if closure.digests().all(|digest| pushed.has(digest) || self.fetched.contains(digest)) {
                 closure.digests().for_each(|digest| pushed.insert(*digest));
             }
@@ -264,13 +307,24 @@ impl<'a> Fetcher<'a> {
 pub(super) struct Closure {
     /// Files and links.
     pub files: Vec<FlatEntry>,
-    /// Tree objects, each after those that it names.
-    pub trees: Vec<(Digest, u64)>,
+    /// Tree objects, each once.
+    pub trees: Vec<TreeObject>,
+}
+
+/// A tree object of an artifact.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TreeObject {
+    /// Its name.
+    pub digest: Digest,
+    /// Its own bytes.
+    pub size: u64,
+    /// What it names lies deeper, so sending the deepest first sends nothing before what it names.
+    pub depth: usize,
 }
 
 impl Closure {
     pub(super) fn digests(&self) -> impl Iterator<Item = &Digest> {
-        self.files.iter().map(|file| &file.digest).chain(self.trees.iter().map(|(digest, _)| digest))
+        self.files.iter().map(|file| &file.digest).chain(self.trees.iter().map(|tree| &tree.digest))
     }
 }
 
@@ -284,23 +338,26 @@ pub(super) fn closure(ctx: &Ctx, pointer: &Pointer) -> Result<Closure> {
     let mut trees = Vec::new();
     let mut files = listing(ctx, pointer, &mut trees)?;
     files.retain(|entry| entry.kind != Kind::Tree);
-    // Objects were read parents first.
-    trees.reverse();
-    let mut seen = HashSet::new();
-    trees.retain(|(digest, _)| seen.insert(*digest));
+    // An object that occurs several times counts at its deepest place.
+    trees.sort_unstable_by_key(|tree| (tree.digest, std::cmp::Reverse(tree.depth)));
+    trees.dedup_by_key(|tree| tree.digest);
     Ok(Closure { files, trees })
 }
 
 /// The files and directories of a directory artifact, from tree objects in the cache; notes the objects that were read.
-pub(super) fn listing(ctx: &Ctx, pointer: &Pointer, read: &mut Vec<(Digest, u64)>) -> Result<Vec<FlatEntry>> {
-    let entries = tree::flatten(pointer.digest, &mut |digest| {
+pub(super) fn listing(ctx: &Ctx, pointer: &Pointer, read: &mut Vec<TreeObject>) -> Result<Vec<FlatEntry>> {
+    let entries = tree::flatten(pointer.digest, pointer.files(), &mut |digest, depth| {
         let bytes = ctx.cache.read_small(digest, tree::MAX_OBJECT)?.ok_or_else(|| {
             Error::new("its list of files is not in the cache").hint("git model fetch brings it")
         })?;
-        read.push((*digest, bytes.len() as u64));
+        read.push(TreeObject { digest: *digest, size: bytes.len() as u64, depth });
         Ok(bytes)
     })?;
-    let sizes: u64 = entries.iter().filter(|entry| entry.kind != Kind::Tree).map(|entry| entry.size).sum();
+    let sizes: u64 = entries
+        .iter()
+        .filter(|entry| entry.kind != Kind::Tree)
+        .map(|entry| entry.size)
+        .fold(0, u64::saturating_add);
     if sizes != pointer.size {
         return Err(Error::new("its pointer states another size than its files have"));
     }

@@ -40,8 +40,8 @@ pub fn is_idle(git: &Git) -> Result<bool> {
         return Ok(true);
     }
     let model_dir = git.git_dir().join("model");
-    let noted = [PENDING, kept::KEPT, swap::JOURNAL].iter().any(|name| model_dir.join(name).exists());
-    if noted || git.sequence_in_progress() {
+    let noted = [PENDING, kept::KEPT].iter().any(|name| model_dir.join(name).exists());
+    if noted || !swap::journals(&model_dir).is_empty() || git.sequence_in_progress() {
         return Ok(false);
     }
     let root = Root::open(git.top()?)?;
@@ -101,7 +101,7 @@ fn changed_artifacts(
     let mut changed: Vec<RepoPath> =
         artifacts.iter().filter(|artifact| differs(artifact)).map(|artifact| artifact.path.clone()).collect();
     changed.extend(recorded.into_keys().filter(|path| !tracked.contains(path)));
-    if changed.is_empty() && ctx.git.git_dir().join("model").join(swap::JOURNAL).exists() {
+    if changed.is_empty() && !swap::journals(&ctx.git.git_dir().join("model")).is_empty() {
         changed.extend(tracked);
     }
     Ok(changed)

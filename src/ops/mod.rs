@@ -16,6 +16,7 @@ pub mod push;
 pub mod pushed;
 pub mod remotes;
 pub mod remove;
+mod stage;
 pub mod status;
 pub mod sync;
 pub mod verify;
@@ -96,10 +97,10 @@ impl Ctx {
     /// Finishes a swap that an earlier run did not. Returns whether there was one.
     pub fn finish_interrupted(&self) -> Result<bool> {
         let model_dir = self.git.git_dir().join("model");
-        let Some(outcomes) = swap::finish(&self.root()?, &model_dir, self.settings.durability)? else {
+        if swap::journals(&model_dir).is_empty() {
             return Ok(false);
-        };
-        for outcome in outcomes {
+        }
+        for outcome in swap::finish(&self.root()?, &model_dir, self.settings.durability)? {
             let (path, Some(digest)) = (RepoPath::new(&outcome.path)?, Digest::from_hex(&outcome.digest))
             else {
                 continue;

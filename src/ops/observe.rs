@@ -356,7 +356,7 @@ fn cannot_be(
         return scan.top.size != pointer.size && scan.top.size != record.size;
     }
     // A directory is compared entry by entry with what is recorded, which must then be the only candidate.
-    if record.current != record.base || pointer.digest != record.base {
+    if record.current != record.base || pointer.digest != record.base || !record.is_complete() {
         return false;
     }
     let mut known = record.entries.iter().map(|entry| (&entry.path, entry.stat.kind, entry.stat.size));

@@ -1,9 +1,9 @@
 //! Sending objects to a store. Success means that the store itself confirmed everything.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use super::fetch::{Closure, closure};
+use super::fetch::closure;
 use super::pushed::Pushed;
 use super::remotes::{self, Found, Purpose};
 use super::{Ctx, Selection};
@@ -13,6 +13,7 @@ use crate::human;
 use crate::id::Digest;
 use crate::pointer::Pointer;
 use crate::remote::{Remote, Upload};
+use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 
 /// What to push.
@@ -24,7 +25,7 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// A remote other than the default.
     pub remote: Option<String>,
-    /// Ask the store about every object, and send again what is missing or has another size.
+    /// Send everything again that is here, whatever the store has.
     pub repair: bool,
     /// Only say what would be sent.
     pub dry_run: bool,
@@ -39,8 +40,10 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Of these, objects that the store had with another size.
+    /// Of these, objects that the store had already, with another size or not (`--repair`).
     pub repaired: u64,
+    /// Whether another store was found than this clone pushed to before.
+    pub store_replaced: bool,
     /// Versions (of artifacts) that the store now holds, of those that were asked for.
     pub versions: u64,
     /// Pointers in the history that cannot be read and were passed over.
@@ -113,23 +116,31 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     }
     let found = remotes::find(ctx, options.remote.as_deref(), None)?;
     report.remote = Some((found.name.clone(), found.url.to_string()));
-    let mut pushed = Pushed::load(ctx.git.common_dir(), &found.url)?;
+    let mut pushed = Pushed::load(ctx.git.common_dir(), &found)?;
+    let has_all = |pushed: &Pushed| wanted.versions.keys().all(|digest| pushed.has(digest));
+    // A look into a folder costs nothing, and tells when the right one is not mounted. A request would cost something.
+    if !options.repair && has_all(&pushed) && !matches!(found.url, RemoteUrl::Folder(_)) {
+        return Ok(report);
+    }
+    let Some((remote, id)) = meet(ctx, &found, options, &pushed)? else {
+        // Only a dry run finds a folder that the push itself would make.
+        let plan = plan(ctx, &wanted.versions, &HashMap::new(), &pushed, false);
+        report.count(&plan);
+        return Ok(report);
+    };
+    match id {
+        Some(id) => report.store_replaced = pushed.met(&id),
+        None => pushed.forget(),
+    }
+    if !options.repair && has_all(&pushed) {
+        return Ok(report);
+    }
     if options.repair {
         pushed.forget();
     }
-    if wanted.versions.keys().all(|digest| pushed.has(digest)) {
-        return Ok(report);
-    }
-    let remote = open(ctx, &found, options)?;
-    match if options.dry_run { remote.id()? } else { Some(remote.id_or_create()?) } {
-        Some(id) => pushed.met(&id),
-        None => pushed.forget(),
-    }
-    let plan = plan(ctx, &wanted.versions, &remote, &pushed)?;
-    let to_send = plan.stages.iter().flatten();
-    report.objects = to_send.clone().count() as u64;
-    report.bytes = to_send.map(|upload| upload.size).sum();
-    report.repaired = plan.wrong_size;
+    let asked = asked(ctx, &wanted.versions, &pushed);
+    let plan = plan(ctx, &wanted.versions, &remote.sizes(&asked)?, &pushed, options.repair);
+    report.count(&plan);
     if let Some(limit) = limit
         && report.bytes > limit
     {
@@ -141,122 +152,141 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         ))
         .hint("git model push && git push"));
     }
-    if options.dry_run {
-        return lost_versions(&plan.lost, &found).map_or(Ok(report), Err);
+    if !options.dry_run {
+        carry_out(ctx, &remote, &plan, &report)?;
+        plan.complete.iter().for_each(|digest| pushed.insert(*digest));
+        pushed.save()?;
     }
-    let step = ctx.progress.step("pushing", report.objects, report.bytes);
-    for stage in &plan.stages {
-        remote.upload(stage, step.as_ref(), &ctx.interrupt)?;
-    }
-    drop(step);
-    for digest in plan.complete {
-        pushed.insert(digest);
-    }
-    pushed.save()?;
     lost_versions(&plan.lost, &found).map_or(Ok(report), Err)
 }
 
-fn open(ctx: &Ctx, found: &Found, options: &Options) -> Result<Remote> {
-    let purpose = if options.dry_run { Purpose::Fetch } else { Purpose::Push };
-    remotes::open(ctx, found, purpose)
+/// Opens the store and asks for its id. `None` for a folder that is not there yet and must not be made.
+fn meet(
+    ctx: &Ctx,
+    found: &Found,
+    options: &Options,
+    pushed: &Pushed,
+) -> Result<Option<(Remote, Option<String>)>> {
+    if !options.dry_run {
+        let remote = remotes::open(ctx, found, Purpose::Push)?;
+        let id = remote.id_or_create()?;
+        return Ok(Some((remote, Some(id))));
+    }
+    if let RemoteUrl::Folder(path) = &found.url
+        && !path.exists()
+        && !pushed.is_known()
+    {
+        return Ok(None);
+    }
+    let remote = remotes::open(ctx, found, Purpose::Fetch)?;
+    let id = remote.id()?;
+    Ok(Some((remote, id)))
+}
+
+/// Sends stage after stage. What is damaged here stops neither its own stage nor what does not depend on it before.
+fn carry_out(ctx: &Ctx, remote: &Remote, plan: &Plan, report: &Report) -> Result<()> {
+    let step = ctx.progress.step("pushing", report.objects, report.bytes);
+    for stage in &plan.stages {
+        let mut damaged = remote.upload(stage, step.as_ref())?.into_iter();
+        if let Some((_, first)) = damaged.next() {
+            let more = damaged.count() as u64;
+            return Err(match more {
+                0 => first,
+                more => first.about(format!("{} more were not sent either", human::count(more, "object"))),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Report {
+    fn count(&mut self, plan: &Plan) {
+        let to_send = plan.stages.iter().flatten();
+        self.objects = to_send.clone().count() as u64;
+        self.bytes = to_send.map(|upload| upload.size).fold(0, u64::saturating_add);
+        self.repaired = plan.replaced;
+    }
 }
 
 #[derive(Debug, Default)]
 struct Plan {
     /// What to send, in stages: each only names what an earlier one brought.
     stages: Vec<Vec<Upload>>,
-    /// Objects that the store has with another size than they should have.
-    wrong_size: u64,
+    /// Objects that the store has already, and that are sent again because their size is wrong or the user wants it.
+    replaced: u64,
     /// Objects that the store holds once the plan is carried out.
     complete: Vec<Digest>,
     /// Versions that are neither here nor in the store.
     lost: Vec<RepoPath>,
 }
 
-/// Compares what the versions need with what the store has.
-fn plan(
-    ctx: &Ctx,
-    versions: &BTreeMap<Digest, (RepoPath, Pointer)>,
-    remote: &Remote,
-    pushed: &Pushed,
-) -> Result<Plan> {
-    let mut here: Vec<(&RepoPath, Closure)> = Vec::new();
-    let mut elsewhere: Vec<(&RepoPath, Digest)> = Vec::new();
-    for (digest, (path, pointer)) in versions {
-        if pushed.has(digest) {
-            continue;
-        }
-        // A directory whose lists of files are not here counts as there if its root is: roots are sent last.
-        match closure(ctx, pointer) {
-            Ok(closure) => here.push((path, closure)),
-            Err(_) => elsewhere.push((path, *digest)),
+type Versions = BTreeMap<Digest, (RepoPath, Pointer)>;
+
+/// What the versions need that is not known to be in the store.
+fn asked(ctx: &Ctx, versions: &Versions, pushed: &Pushed) -> Vec<Digest> {
+    let mut asked = Vec::new();
+    for (digest, (_, pointer)) in versions.iter().filter(|(digest, _)| !pushed.has(digest)) {
+        asked.push(*digest);
+        if let Ok(closure) = closure(ctx, pointer) {
+            asked.extend(closure.digests().filter(|digest| !pushed.has(digest)));
         }
     }
-    // By height: files, then tree objects in the order in which each comes after those it names.
-    let mut files: HashMap<Digest, u64> = HashMap::new();
-    let mut asked: Vec<Digest> = elsewhere.iter().map(|(_, digest)| *digest).collect();
-    for (_, closure) in &here {
-        for file in closure.files.iter().filter(|file| !pushed.has(&file.digest)) {
-            files.insert(file.digest, file.size);
-        }
-        asked.extend(closure.trees.iter().map(|(digest, _)| digest).filter(|digest| !pushed.has(digest)));
-    }
-    asked.extend(files.keys());
     asked.sort_unstable();
     asked.dedup();
-    let sizes = remote.sizes(&asked)?;
+    asked
+}
+
+/// Compares what the versions need with the `sizes` that the store has.
+fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &Pushed, repair: bool) -> Plan {
     let mut plan = Plan::default();
-    let mut sort_in = |digest: Digest, size: u64, stage: &mut Vec<Upload>| {
-        match sizes.get(&digest) {
-            Some(&found) if found == size => return true,
-            Some(_) => plan.wrong_size += 1,
-            None => {}
+    let mut files: BTreeMap<Digest, Upload> = BTreeMap::new();
+    // Deepest first: what a tree object names lies deeper than itself, in every directory that holds it.
+    let mut trees: HashMap<Digest, (usize, Upload)> = HashMap::new();
+    for (digest, (path, pointer)) in versions.iter().filter(|(digest, _)| !pushed.has(digest)) {
+        let Ok(closure) = closure(ctx, pointer) else {
+            // A directory whose lists of files are not here counts as there if its root is: roots are sent last.
+            if !sizes.contains_key(digest) {
+                plan.lost.push(path.clone());
+            }
+            continue;
+        };
+        let unavailable = |digest: &Digest, size: u64| {
+            !pushed.has(digest) && sizes.get(digest) != Some(&size) && !ctx.cache.holds(digest, size)
+        };
+        let is_lost = closure.files.iter().any(|file| unavailable(&file.digest, file.size));
+        let upload = |digest: Digest, size: u64, inside: &str| {
+            let there = sizes.get(&digest) == Some(&size) && !repair;
+            let wanted = !pushed.has(&digest) && !there && ctx.cache.holds(&digest, size);
+            let path = if inside.is_empty() { path.to_string() } else { format!("{path}/{inside}") };
+            wanted.then(|| Upload { path, digest, size, file: ctx.cache.object_path(&digest) })
+        };
+        for file in &closure.files {
+            files.extend(upload(file.digest, file.size, &file.path).map(|upload| (file.digest, upload)));
         }
-        if !ctx.cache.holds(&digest, size) {
-            return false;
-        }
-        stage.push(Upload { digest, size, file: ctx.cache.object_path(&digest) });
-        true
-    };
-    let mut first = Vec::new();
-    let mut unavailable: HashSet<Digest> = HashSet::new();
-    for (digest, size) in &files {
-        if !sort_in(*digest, *size, &mut first) {
-            unavailable.insert(*digest);
-        }
-    }
-    let mut trees: Vec<Vec<Upload>> = Vec::new();
-    let mut height: HashMap<Digest, usize> = HashMap::new();
-    for (_, closure) in &here {
-        let needs_lost = closure.files.iter().any(|file| unavailable.contains(&file.digest));
-        if needs_lost {
+        if is_lost {
+            plan.lost.push(path.clone());
             continue;
         }
-        for (at, (digest, size)) in
-            closure.trees.iter().enumerate().filter(|(_, (digest, _))| !pushed.has(digest))
-        {
-            if height.insert(*digest, at).is_none() {
-                let mut stage = Vec::new();
-                sort_in(*digest, *size, &mut stage);
-                // The root comes alone and last; what is below it is sent together before.
-                let is_root = at + 1 == closure.trees.len();
-                trees.resize_with(2, Vec::new);
-                trees[usize::from(is_root)].append(&mut stage);
+        for tree in &closure.trees {
+            if let Some(upload) = upload(tree.digest, tree.size, "") {
+                let entry = trees.entry(tree.digest).or_insert((tree.depth, upload));
+                entry.0 = entry.0.max(tree.depth);
             }
         }
+        plan.complete.extend(closure.digests());
     }
-    plan.stages = std::iter::once(first).chain(trees).filter(|stage| !stage.is_empty()).collect();
-    for (path, closure) in &here {
-        if closure.files.iter().any(|file| unavailable.contains(&file.digest)) {
-            plan.lost.push((*path).clone());
-        } else {
-            plan.complete.extend(closure.digests());
-        }
+    let mut by_depth: BTreeMap<usize, Vec<Upload>> = BTreeMap::new();
+    for (depth, upload) in trees.into_values() {
+        by_depth.entry(depth).or_default().push(upload);
     }
-    plan.lost.extend(
-        elsewhere.into_iter().filter(|(_, digest)| !sizes.contains_key(digest)).map(|(path, _)| path.clone()),
-    );
-    Ok(plan)
+    let files: Vec<Upload> = files.into_values().collect();
+    plan.stages = std::iter::once(files)
+        .chain(by_depth.into_values().rev())
+        .filter(|stage| !stage.is_empty())
+        .collect();
+    plan.replaced =
+        plan.stages.iter().flatten().filter(|upload| sizes.contains_key(&upload.digest)).count() as u64;
+    plan
 }
 
 fn lost_versions(lost: &[RepoPath], found: &Found) -> Option<Error> {
@@ -266,7 +296,8 @@ fn lost_versions(lost: &[RepoPath], found: &Found) -> Option<Error> {
         more => format!(" (and {} more)", more - 1),
     };
     Some(
-        Error::refused(format!("{first}{others}: the content is neither here nor in {}", found.url))
-            .hint("push it from a clone that has it, or fetch it from another remote first: git model fetch --remote NAME"),
+        Error::refused(format!("{first}{others}: the content is neither here nor in {}", found.url)).hint(
+            "push it from a clone that has it, or fetch it from another remote first: git model fetch --remote NAME",
+        ),
     )
 }

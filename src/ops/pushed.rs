@@ -5,10 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::remotes::Found;
 use crate::error::{Context, Result};
 use crate::fsio::{self, Durability};
 use crate::id::Digest;
-use crate::remote_url::RemoteUrl;
 
 /// The objects that this clone saw in one store.
 #[derive(Debug)]
@@ -20,27 +20,36 @@ pub struct Pushed {
 }
 
 impl Pushed {
-    /// Reads what is known about the store behind `url`.
-    pub fn load(common_dir: &Path, url: &RemoteUrl) -> Result<Pushed> {
-        let name = &Digest::of(url.to_string().as_bytes()).to_hex()[..16];
+    /// Reads what is known about the store behind a remote: the same URL at another endpoint is another store.
+    pub fn load(common_dir: &Path, remote: &Found) -> Result<Pushed> {
+        let place = format!("{} {}", remote.url, remote.endpoint.as_deref().unwrap_or_default());
+        let name = &Digest::of(place.as_bytes()).to_hex()[..16];
         let file = common_dir.join("model/pushed").join(name);
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).context(&file, "read"),
         };
+        let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.lines();
-        let store = lines.next().map(str::to_owned);
+        let store = lines.next().filter(|line| uuid::Uuid::parse_str(line).is_ok()).map(str::to_owned);
         Ok(Pushed { file, store, known: lines.filter_map(Digest::from_hex).collect(), changed: false })
     }
 
-    /// Tells which store was met. Another one than before voids everything.
-    pub fn met(&mut self, store: &str) {
-        if self.store.as_deref() != Some(store) {
-            self.store = Some(store.to_owned());
-            self.known.clear();
-            self.changed = true;
+    /// Whether a store was met there before.
+    pub fn is_known(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Tells which store was met. Another one than before voids everything; `true` then.
+    pub fn met(&mut self, store: &str) -> bool {
+        if self.store.as_deref() == Some(store) {
+            return false;
         }
+        let replaced = self.store.replace(store.to_owned()).is_some();
+        self.known.clear();
+        self.changed = true;
+        replaced
     }
 
     /// Whether the store is known to hold this object; of a directory, all of it.

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::Ctx;
+use super::pushed::Pushed;
 use crate::config::{RemoteSettings, env};
 use crate::error::{Error, Result};
 use crate::git::Oid;
@@ -97,10 +98,9 @@ pub fn find(ctx: &Ctx, name: Option<&str>, commit: Option<&Oid>) -> Result<Found
         Some(name) => name.to_owned(),
         None => match &default {
             Some(name) => name.clone(),
-            None => of_commit()?.and_then(|config| config.default_remote).ok_or_else(|| {
-                Error::usage("no remote is set up")
-                    .hint("git model remote add origin URL, where URL is a folder or s3://bucket/prefix")
-            })?,
+            None => of_commit()?
+                .and_then(|config| config.default_remote)
+                .map_or_else(|| Err(no_default(ctx)), Ok)?,
         },
     };
     check_remote_name(&name)?;
@@ -108,7 +108,9 @@ pub fn find(ctx: &Ctx, name: Option<&str>, commit: Option<&Oid>) -> Result<Found
     let in_repository =
         || Ok::<_, Error>(repo_config(ctx)?.and_then(|config| config.remotes.get(&name).cloned()));
     let in_commit = || Ok::<_, Error>(of_commit()?.and_then(|config| config.remotes.get(&name).cloned()));
-    let (url, source) = if let Some(url) = settings.url.clone() {
+    let (url, source) = if let Some(url) = &settings.url {
+        let url = RemoteUrl::parse(url)
+            .map_err(|error| error.about(format!("git config model.remote.{name}.url")))?;
         (url, Source::Config)
     } else if let Some(url) = in_repository()? {
         (url, Source::Repository)
@@ -121,6 +123,15 @@ pub fn find(ctx: &Ctx, name: Option<&str>, commit: Option<&Oid>) -> Result<Found
     let trusted = source == Source::Config || ctx.settings.trusts(&url);
     let endpoint = endpoint(&settings, &url);
     Ok(Found { default: default.as_deref() == Some(&name), name, url, trusted, source, endpoint })
+}
+
+fn no_default(ctx: &Ctx) -> Error {
+    match list(ctx).is_ok_and(|remotes| !remotes.is_empty()) {
+        true => Error::usage("there are several remotes and none is the default")
+            .hint("name one with --remote, or choose one: git model remote default NAME"),
+        false => Error::usage("no remote is set up")
+            .hint("git model remote add origin URL, where URL is a folder or s3://bucket/prefix"),
+    }
 }
 
 fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
@@ -158,12 +169,12 @@ pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
         region: settings.region.or_else(|| env::first(&env::AWS_REGION)),
         allow_http: settings.allow_http || local_endpoint(found.endpoint.as_deref()),
         checksum: settings.checksum,
-        has_credentials: env::first(&env::AWS_CREDENTIALS).is_some(),
+        credentials: env::credentials(),
         durability: ctx.settings.durability,
         jobs: ctx.settings.jobs,
-        create: purpose == Purpose::Push,
+        create: purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known(),
     };
-    Remote::open(&found.url, &access)
+    Remote::open(&found.url, &access, ctx.interrupt.clone())
 }
 
 /// Plain http never leaves the machine when the endpoint is on it.
@@ -180,6 +191,8 @@ pub fn list(ctx: &Ctx) -> Result<Vec<Found>> {
     let mut names: Vec<String> =
         repo_config(ctx)?.map(|config| config.remotes.into_keys().collect()).unwrap_or_default();
     names.extend(ctx.settings.remote_names().map(str::to_owned));
+    // Git's configuration may hold names that could not be used.
+    names.retain(|name| check_remote_name(name).is_ok());
     names.sort();
     names.dedup();
     names.iter().map(|name| find(ctx, Some(name), None)).collect()

@@ -52,14 +52,8 @@ pub fn remove(ctx: &Ctx, selection: &Selection, content: Content) -> Result<Vec<
         to_stage.push(path.pointer());
         to_stage.extend(ignore::remove(&root, path, &staging)?);
         if let (Content::Remove | Content::Force, Some(seen)) = (content, seen) {
-            let steps = super::sync::removal(path, &seen.entries, seen.pointer.is_tree())?;
-            crate::worktree::swap::swap(
-                &root,
-                &ctx.model_dir()?,
-                &steps,
-                Vec::new(),
-                ctx.settings.durability,
-            )?;
+            let steps = super::stage::removal(path, &seen.entries, seen.pointer.is_tree())?;
+            crate::worktree::swap::swap(&root, &staging, &steps, Vec::new())?;
         }
         records.remove(path)?;
     }

@@ -77,7 +77,7 @@ pub fn status(ctx: &Ctx, selection: &Selection) -> Result<Report> {
         Some(name) => {
             let pushed = super::remotes::find(ctx, Some(&name), None)
                 .ok()
-                .map(|found| Pushed::load(ctx.git.common_dir(), &found.url))
+                .map(|found| Pushed::load(ctx.git.common_dir(), &found))
                 .transpose()?;
             (Some(name), pushed)
         }
@@ -106,7 +106,7 @@ pub fn status(ctx: &Ctx, selection: &Selection) -> Result<Report> {
     Ok(Report {
         items,
         remote,
-        sync_interrupted: model_dir.join(swap::JOURNAL).exists(),
+        sync_interrupted: !swap::journals(&model_dir).is_empty(),
         sync_pending: model_dir.join(super::hook::PENDING).exists(),
     })
 }

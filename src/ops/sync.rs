@@ -3,27 +3,24 @@
 //! Nothing in the worktree changes before all content is here, checked, and complete beside its place. What the user
 //! changed is never replaced, unless forced, and then only after it went into the cache.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
 use super::artifacts::Artifact;
-use super::fetch::{Limit, ensure, listing};
-use super::observe::{Observer, OnDisk, Reading, Seen, below};
+use super::fetch::{Limit, ensure};
+use super::observe::{Observer, OnDisk, Reading, Seen};
+use super::stage::{Placed, Staged, Stager, keep_dropped};
 use super::{Ctx, Selection, kept};
-use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Clock, FileStat, Kind};
+use crate::error::{Error, Result};
+use crate::fsio::{Clock, FileStat, Kind};
 use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::pointer::{Content, Pointer};
-use crate::progress::Step as ProgressStep;
 use crate::repo_path::RepoPath;
-use crate::tree::FlatEntry;
-use crate::worktree::place::Expected;
-use crate::worktree::swap::{Before, Outcome, Step, swap};
-use crate::worktree::{Record, RecordEntry, Records, Root, Staging, scan};
+use crate::worktree::swap::{Outcome, Step, swap};
+use crate::worktree::{Record, RecordEntry, Records, Root, scan};
 
 /// What to bring in step.
 #[derive(Clone, Debug, Default)]
@@ -71,14 +68,22 @@ impl Report {
 }
 
 /// An artifact that is to get other content.
-struct Want {
-    path: RepoPath,
-    pointer: Pointer,
-    seen: Option<Seen>,
+pub(super) struct Want {
+    pub(super) path: RepoPath,
+    pub(super) pointer: Pointer,
+    /// What is there now, if anything.
+    pub(super) seen: Option<Seen>,
 }
 
-/// A file that was staged, for the record.
-type Placed = HashMap<(RepoPath, String), (Digest, FileStat)>;
+impl Want {
+    /// A path inside the artifact, for messages.
+    pub(super) fn shown(&self, relative: &str) -> String {
+        match relative {
+            "" => human::escape(self.path.as_str()),
+            relative => format!("{}/{}", human::escape(self.path.as_str()), human::escape(relative)),
+        }
+    }
+}
 
 /// Brings the selected artifacts in step. A selected path that is no artifact is an error.
 pub fn sync(ctx: &Ctx, options: &Options) -> Result<Report> {
@@ -284,35 +289,38 @@ fn replace(
     if wants.is_empty() && left.is_empty() {
         return Ok(());
     }
-    require_space(ctx, root, wants)?;
     let staging = ctx.staging()?;
-    let bytes = wants.iter().map(|want| want.pointer.size).sum();
+    let bytes = wants.iter().map(|want| want.pointer.size).fold(0, u64::saturating_add);
     let progress = ctx.progress.step("placing", wants.len() as u64, bytes);
-    let mut placed = Placed::new();
-    let mut steps = Vec::new();
+    let mut staged = Staged::default();
     for want in wants {
         ctx.interrupt.check()?;
-        let stager = Stager {
-            ctx,
-            root,
-            staging: &staging,
-            progress: progress.as_ref(),
-            want,
-            remote: options.remote.as_deref(),
-        };
-        stager.stage(&mut steps, &mut placed)?;
+        let remote = options.remote.as_deref();
+        let stager = Stager { ctx, root, staging: &staging, progress: progress.as_ref(), want, remote };
+        stager.stage(&mut staged).map_err(|error| {
+            match error.one_line().starts_with(want.path.as_str()) {
+                true => error,
+                false => error.about(human::escape(want.path.as_str())),
+            }
+        })?;
         progress.finish_one();
     }
     drop(progress);
     for (path, seen) in left {
-        steps.extend(removal(path, &seen.entries, seen.pointer.is_tree())?);
+        staged.remove(path, &seen.entries)?;
+        if seen.pointer.is_tree() {
+            staged.steps.push(Step::RemoveDir { dest: path.clone() });
+        }
     }
-    let model_dir = ctx.model_dir()?;
+    let old = wants.iter().filter_map(|want| want.seen.as_ref()).chain(left.iter().map(|(_, seen)| seen));
+    keep_dropped(ctx, root, &staged, old)?;
     let outcomes = wants.iter().map(outcome).collect();
-    let swapped = swap(root, &model_dir, &steps, outcomes, ctx.settings.durability)?;
+    let swapped = swap(root, &staging, &staged.steps, outcomes)?;
+    let model_dir = ctx.model_dir()?;
+    drop(staging);
     let clock = if wants.is_empty() { Clock::EPOCH } else { Clock::read_after_step(&model_dir)? };
     for want in wants {
-        if let Some(record) = record_of(root, want, &placed, clock)? {
+        if let Some(record) = record_of(root, want, &staged.placed, clock)? {
             records.save(&record)?;
         }
     }
@@ -341,240 +349,6 @@ fn outcome(want: &Want) -> Outcome {
         size: want.pointer.size,
         files: want.pointer.files(),
     }
-}
-
-/// Room for a second copy of everything; where blocks can be shared much less is used, but nobody can know beforehand.
-fn require_space(ctx: &Ctx, root: &Root, wants: &[Want]) -> Result<()> {
-    let bytes: u64 = wants
-        .iter()
-        .map(|want| match &want.seen {
-            // Only the files that differ are written; their sum is at most this.
-            Some(seen) if seen.pointer.is_tree() && want.pointer.is_tree() => {
-                want.pointer.size.saturating_sub(seen.pointer.size)
-            }
-            _ => want.pointer.size,
-        })
-        .sum();
-    if probably_shares_blocks(ctx, root) {
-        return Ok(());
-    }
-    fsio::require_space(root.path(), bytes, "the content that is to be placed")
-}
-
-fn probably_shares_blocks(ctx: &Ctx, root: &Root) -> bool {
-    if ctx.link_mode() == crate::worktree::LinkMode::Copy {
-        return false;
-    }
-    // Tried for real: a file system's name does not tell.
-    let probe = || -> std::io::Result<bool> {
-        let cached = tempfile::Builder::new().tempfile_in(ctx.cache.root().join("tmp"))?;
-        std::io::Write::write_all(&mut cached.as_file(), &[0; 8192])?;
-        cached.as_file().sync_data()?;
-        let beside = tempfile::Builder::new().prefix(".git-model-").tempfile_in(root.path())?;
-        Ok(fsio::reflink(cached.as_file(), beside.as_file()) == fsio::Reflink::Shared)
-    };
-    probe().unwrap_or(false)
-}
-
-/// Makes one artifact's new content beside its place.
-struct Stager<'a> {
-    ctx: &'a Ctx,
-    root: &'a Root,
-    staging: &'a Staging,
-    progress: &'a dyn ProgressStep,
-    want: &'a Want,
-    remote: Option<&'a str>,
-}
-
-impl Stager<'_> {
-    fn stage(&self, steps: &mut Vec<Step>, placed: &mut Placed) -> Result<()> {
-        let path = &self.want.path;
-        match (self.want.pointer.content, &self.want.seen) {
-            (Content::File { executable }, seen) => {
-                let kind = if executable { Kind::Executable } else { Kind::File };
-                let entry = FlatEntry {
-                    path: String::new(),
-                    kind,
-                    digest: self.want.pointer.digest,
-                    size: self.want.pointer.size,
-                };
-                let staged = self.staging.path_for(&self.root.full(path))?;
-                self.place_all(&[(&entry, staged.clone())], placed)?;
-                let before = match seen {
-                    Some(seen) if seen.pointer.is_tree() => {
-                        steps.extend(removal(path, &seen.entries, true)?);
-                        None
-                    }
-                    Some(seen) => Some(Before::file(&seen.entries[0].stat)),
-                    None => None,
-                };
-                steps.push(Step::Place { staged, dest: path.clone(), before });
-            }
-            (Content::Tree { .. }, Some(seen)) if seen.pointer.is_tree() => {
-                self.change_tree(seen, steps, placed)?;
-            }
-            (Content::Tree { .. }, seen) => {
-                let staged = self.new_tree(placed)?;
-                if let Some(seen) = seen {
-                    steps.extend(removal(path, &seen.entries, false)?);
-                }
-                steps.push(Step::Place { staged, dest: path.clone(), before: None });
-            }
-        }
-        Ok(())
-    }
-
-    fn listing(&self) -> Result<Vec<FlatEntry>> {
-        listing(self.ctx, &self.want.pointer, &mut Vec::new())
-            .map_err(|error| error.about(human::escape(self.want.path.as_str())))
-    }
-
-    /// A whole new directory, to be renamed to its place in one step.
-    fn new_tree(&self, placed: &mut Placed) -> Result<PathBuf> {
-        let staged = self.staging.path_for(&self.root.full(&self.want.path))?;
-        let make = |dir: &Path| std::fs::create_dir(dir).context(dir, "create the directory");
-        make(&staged)?;
-        let listing = self.listing()?;
-        for dir in listing.iter().filter(|entry| entry.kind == Kind::Tree) {
-            make(&staged.join(&dir.path))?;
-        }
-        let files: Vec<(&FlatEntry, PathBuf)> = listing
-            .iter()
-            .filter(|entry| entry.kind != Kind::Tree)
-            .map(|entry| (entry, staged.join(&entry.path)))
-            .collect();
-        self.place_all(&files, placed)?;
-        Ok(staged)
-    }
-
-    /// Only what differs: conflicting kinds go first, then directories and files come, then the rest goes.
-    fn change_tree(&self, seen: &Seen, steps: &mut Vec<Step>, placed: &mut Placed) -> Result<()> {
-        let path = &self.want.path;
-        let listing = self.listing()?;
-        let old: BTreeMap<&str, &RecordEntry> =
-            seen.entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
-        let new: BTreeMap<&str, &FlatEntry> =
-            listing.iter().map(|entry| (entry.path.as_str(), entry)).collect();
-        let is_dir_now = |path: &str| new.get(path).map(|entry| entry.kind == Kind::Tree);
-        let (mut conflicts, mut gone) = (Vec::new(), Vec::new());
-        for (relative, entry) in &old {
-            match is_dir_now(relative) {
-                Some(is_dir) if is_dir == (entry.stat.kind == Kind::Tree) => {}
-                Some(_) => conflicts.push((*entry).clone()),
-                // Below a directory that becomes a file, things must go before the file can come.
-                None if ancestors(relative).any(|dir| is_dir_now(dir) == Some(false)) => {
-                    conflicts.push((*entry).clone());
-                }
-                None => gone.push((*entry).clone()),
-            }
-        }
-        steps.extend(removal_below(path, &conflicts)?);
-        let mut to_place = Vec::new();
-        for entry in &listing {
-            let dest = below(path, &entry.path)?;
-            let before = old.get(entry.path.as_str());
-            match (entry.kind, before) {
-                (Kind::Tree, Some(before)) if before.stat.kind == Kind::Tree => {}
-                (Kind::Tree, _) => steps.push(Step::MakeDir { dest }),
-                (_, Some(before)) if before.digest == entry.digest && before.stat.kind == entry.kind => {}
-                (_, before) => {
-                    let staged = self.staging.path_for(&self.root.full(&dest))?;
-                    let before = before.filter(|before| before.stat.kind != Kind::Tree);
-                    to_place.push((entry, staged, dest, before.map(|before| Before::file(&before.stat))));
-                }
-            }
-        }
-        let files: Vec<(&FlatEntry, PathBuf)> =
-            to_place.iter().map(|(entry, staged, _, _)| (*entry, staged.clone())).collect();
-        self.place_all(&files, placed)?;
-        steps.extend(to_place.into_iter().map(|(_, staged, dest, before)| Step::Place {
-            staged,
-            dest,
-            before,
-        }));
-        steps.extend(removal_below(path, &gone)?);
-        Ok(())
-    }
-
-    /// Fills staged files from the cache, on all cores, checking every byte.
-    fn place_all(&self, files: &[(&FlatEntry, PathBuf)], placed: &mut Placed) -> Result<()> {
-        // The parts that threads may share; the repository handle is not one.
-        let (cache, staging, mode) = (&self.ctx.cache, self.staging, self.ctx.link_mode());
-        let (progress, interrupt) = (self.progress, &self.ctx.interrupt);
-        let fill = |entry: &FlatEntry, staged: &Path| -> Result<bool> {
-            interrupt.check()?;
-            let object = cache.object_path(&entry.digest);
-            let expected = Expected { kind: entry.kind, digest: entry.digest, size: entry.size };
-            let on_bytes = |bytes| {
-                progress.advance(bytes);
-                interrupt.check_io()
-            };
-            Ok(match entry.kind {
-                Kind::Link => staging.place_link(&object, &expected, staged)?.is_some(),
-                _ => staging.place(&object, &expected, staged, mode, &on_bytes)?.is_some(),
-            })
-        };
-        let done: Vec<bool> =
-            files.par_iter().map(|(entry, staged)| fill(entry, staged)).collect::<Result<_>>()?;
-        for ((entry, staged), _) in files.iter().zip(&done).filter(|(_, good)| !**good) {
-            // The cached bytes were wrong. They go into quarantine, and the store is asked for the right ones.
-            cache.quarantine(&entry.digest)?;
-            self.fetch_again(entry)?;
-            if !fill(entry, staged)? {
-                return Err(self.damaged(entry));
-            }
-        }
-        for (entry, staged) in files {
-            let metadata = std::fs::symlink_metadata(staged).context(staged, "read")?;
-            let key = (self.want.path.clone(), entry.path.clone());
-            placed.insert(key, (entry.digest, FileStat::from_metadata(&metadata)));
-        }
-        Ok(())
-    }
-
-    fn fetch_again(&self, entry: &FlatEntry) -> Result<()> {
-        let content = Content::File { executable: false };
-        let pointer = Pointer { content, digest: entry.digest, size: entry.size };
-        let path = below(&self.want.path, &entry.path)?;
-        ensure(self.ctx, &[(path, pointer)], self.remote, None, Limit::None)
-            .map(drop)
-            .map_err(|error| self.damaged(entry).caused_by(error))
-    }
-
-    fn damaged(&self, entry: &FlatEntry) -> Error {
-        let path = below(&self.want.path, &entry.path)
-            .map_or_else(|_| entry.path.clone(), |path| path.as_str().to_owned());
-        Error::refused(format!(
-            "{}: the cached content was damaged (now in quarantine)",
-            human::escape(&path)
-        ))
-        .hint("get it from a remote that has it: git model fetch --remote NAME")
-    }
-}
-
-fn ancestors(relative: &str) -> impl Iterator<Item = &str> {
-    relative.match_indices('/').map(|(at, _)| &relative[..at])
-}
-
-/// Steps that remove a whole artifact that is as it was recorded.
-pub(super) fn removal(path: &RepoPath, entries: &[RecordEntry], is_tree: bool) -> Result<Vec<Step>> {
-    let mut steps = removal_below(path, entries)?;
-    if is_tree {
-        steps.push(Step::RemoveDir { dest: path.clone() });
-    }
-    Ok(steps)
-}
-
-/// Steps that remove these files, then these directories, deepest first.
-fn removal_below(path: &RepoPath, entries: &[RecordEntry]) -> Result<Vec<Step>> {
-    let mut steps = Vec::new();
-    for entry in entries.iter().filter(|entry| entry.stat.kind != Kind::Tree) {
-        steps.push(Step::Remove { dest: below(path, &entry.path)?, before: Before::file(&entry.stat) });
-    }
-    for entry in entries.iter().rev().filter(|entry| entry.stat.kind == Kind::Tree) {
-        steps.push(Step::RemoveDir { dest: below(path, &entry.path)? });
-    }
-    Ok(steps)
 }
 
 /// What is at the artifact's path after the swap. A file counts as known only if it is the very one that was staged or

@@ -58,13 +58,13 @@ pub fn verify(ctx: &Ctx, selection: &Selection) -> Result<Report> {
         if let Ok(closure) = closure(ctx, &pointer) {
             let mut objects: Vec<(Digest, u64)> =
                 closure.files.iter().map(|file| (file.digest, file.size)).collect();
-            objects.extend(closure.trees.iter().copied());
+            objects.extend(closure.trees.iter().map(|tree| (tree.digest, tree.size)));
             objects.sort_unstable();
             objects.dedup();
             let step = ctx.progress.step(
                 "verifying",
                 objects.len() as u64,
-                objects.iter().map(|(_, size)| size).sum(),
+                objects.iter().map(|(_, size)| *size).fold(0, u64::saturating_add),
             );
             let (cache, interrupt) = (&ctx.cache, &ctx.interrupt);
             let checked: Vec<(Digest, u64, Option<bool>)> = objects

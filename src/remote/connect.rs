@@ -1,20 +1,23 @@
-//! Making object_store's clients from URLs and settings, and its errors readable.
+//! Making object_store's clients from URLs and the user's settings.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, RetryConfig};
 
 use crate::error::{Context, Error, Result};
 use crate::fsio::Durability;
 use crate::human;
-use crate::remote_url::RemoteUrl;
+use crate::remote_url::{self, RemoteUrl};
+
+use super::explain::explain;
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Access {
     /// Endpoint of an S3-compatible server; AWS itself otherwise.
     pub endpoint: Option<String>,
@@ -24,14 +27,21 @@ pub struct Access {
     pub allow_http: bool,
     /// Whether uploads carry a SHA-256 that the server checks.
     pub checksum: bool,
-    /// Whether the environment offers credentials without asking a metadata server.
-    pub has_credentials: bool,
+    /// Names and values of the environment variables that hold credentials, or say where to get them.
+    pub credentials: Vec<(&'static str, String)>,
     /// Whether a folder store syncs what it is given.
     pub durability: Durability,
     /// Transfers at once.
     pub jobs: Option<usize>,
     /// Whether a folder that does not exist is to be made.
     pub create: bool,
+}
+
+// Credentials must never be printed, not even by accident.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("region", &self.region).finish_non_exhaustive()
+    }
 }
 
 pub(super) fn connect(url: &RemoteUrl, access: &Access) -> Result<Arc<DynObjectStore>> {
@@ -47,7 +57,7 @@ fn folder(url: &RemoteUrl, path: &Path, access: &Access) -> Result<Arc<DynObject
     }
     if !path.is_dir() {
         return Err(Error::new(format!("{}: no such folder", path.display()))
-            .hint("mount it, or correct the URL with git model remote add NAME URL --force"));
+            .hint("mount it, or correct the URL: git model remote add --force NAME URL"));
     }
     // Resolved once: links inside the store are never made by git-model.
     let path = std::fs::canonicalize(path).context(path, "resolve")?;
@@ -57,17 +67,8 @@ fn folder(url: &RemoteUrl, path: &Path, access: &Access) -> Result<Arc<DynObject
 }
 
 fn s3(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Arc<DynObjectStore>> {
-    if !access.has_credentials {
-        return Err(Error::new(format!("{url}: no AWS credentials in the environment")).hint(
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; with an AWS profile: eval \"$(aws configure export-credentials --format env)\"",
-        ));
-    }
-    let options = ClientOptions::new()
-        // A whole-request timeout would cut long transfers off; one between bytes does not.
-        .with_timeout_disabled()
-        .with_read_timeout(Duration::from_secs(60))
-        .with_connect_timeout(Duration::from_secs(10))
-        .with_allow_http(access.allow_http);
+    require_credentials(url, access)?;
+    let options = ClientOptions::new().with_allow_http(access.allow_http);
     let retry = RetryConfig {
         backoff: BackoffConfig {
             init_backoff: Duration::from_millis(200),
@@ -77,58 +78,94 @@ fn s3(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Arc<DynObjectSto
         max_retries: 5,
         retry_timeout: Duration::from_secs(180),
     };
-    let mut builder =
-        AmazonS3Builder::from_env().with_bucket_name(bucket).with_client_options(options).with_retry(retry);
+    // Not `from_env`, which would take endpoints and switches from variables that the trust rules do not look at.
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_client_options(options)
+        .with_retry(retry)
+        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+    for (name, value) in &access.credentials {
+        let key: AmazonS3ConfigKey =
+            name.to_ascii_lowercase().parse().map_err(|error| explain(url, "cannot be used", &error))?;
+        builder = builder.with_config(key, value);
+    }
     if access.checksum {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
     if let Some(endpoint) = &access.endpoint {
-        let http = endpoint.starts_with("http://");
-        if http && !access.allow_http {
-            return Err(Error::new(format!("{url}: the endpoint {} is plain http", human::escape(endpoint)))
-                .hint("use https, or allow it with git config model.remote.NAME.allowHttp true"));
-        }
+        check_endpoint(url, endpoint, access.allow_http)?;
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
     if let Some(region) = &access.region {
+        if region.is_empty() || !region.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(Error::new(format!("{url}: `{}` is not a region", human::escape(region))));
+        }
         builder = builder.with_region(region);
     }
     let store = builder.build().map_err(|error| explain(url, "cannot be used", &error))?;
     Ok(Arc::new(store))
 }
 
-/// One line for an error of a store, with a hint where the reason is a usual one.
-pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
-    use object_store::Error as E;
-    let reason = human::escape(&innermost(error));
-    let error_line = Error::new(format!("{url}: {what}: {reason}"));
-    match error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => error_line
-            .hint("check that the credentials in the environment belong to this store and may do this"),
-        E::NotFound { .. } => error_line.hint("check the bucket and the endpoint with git model remote list"),
-        _ if reason.contains("onnect") || reason.contains("dns") => {
-            error_line.hint("check the endpoint and the network; git model remote check tries it")
+/// Refuses at once what would otherwise end in a long wait for a metadata server, or in a header that cannot be sent.
+fn require_credentials(url: &RemoteUrl, access: &Access) -> Result<()> {
+    let has = |name: &str| access.credentials.iter().any(|(found, _)| *found == name);
+    let complete = has("AWS_ACCESS_KEY_ID") && has("AWS_SECRET_ACCESS_KEY")
+        || has("AWS_WEB_IDENTITY_TOKEN_FILE") && has("AWS_ROLE_ARN")
+        || has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+        || has("AWS_CONTAINER_CREDENTIALS_FULL_URI") && has("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+    if !complete {
+        return Err(Error::new(format!("{url}: no complete AWS credentials in the environment")).hint(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; with an AWS profile: eval \"$(aws configure export-credentials --format env)\"",
+        ));
+    }
+    match access
+        .credentials
+        .iter()
+        .find(|(_, value)| !value.chars().all(|c| c.is_ascii_graphic() || c == ' '))
+    {
+        Some((name, _)) => {
+            Err(Error::new(format!("{url}: {name} holds a line break or another odd character"))
+                .hint("CI systems often keep a line break at the end of a secret; remove it"))
         }
-        _ => error_line,
+        None => Ok(()),
     }
 }
 
-/// The most telling part of a chain of errors whose texts contain each other.
-fn innermost(error: &object_store::Error) -> String {
-    let mut best = error.to_string();
-    let mut source = std::error::Error::source(error);
-    let mut depth = 0;
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        // The texts above the transport repeat the ones below; a server's own message is worth more than its wrapper.
-        if !text.is_empty() && best.len() > 200 {
-            best = text;
-        }
-        source = cause.source();
-        depth += 1;
-        if depth > 8 {
-            break;
-        }
+fn check_endpoint(url: &RemoteUrl, endpoint: &str, allow_http: bool) -> Result<()> {
+    let shown = human::escape(&remote_url::redact(endpoint));
+    let parsed = url::Url::parse(endpoint).ok().filter(|parsed| parsed.host().is_some());
+    match parsed.as_ref().map(url::Url::scheme) {
+        Some("https") => Ok(()),
+        Some("http") if allow_http => Ok(()),
+        Some("http") => Err(Error::new(format!("{url}: the endpoint {shown} is plain http"))
+            .hint("use https, or allow it with git config model.remote.NAME.allowHttp true")),
+        _ => Err(Error::new(format!("{url}: the endpoint {shown} is not an http or https URL"))
+            .hint("it looks like https://s3.example.com")),
     }
-    best.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Clients that follow no redirect: it would take the credentials along to wherever the answer says.
+#[derive(Debug)]
+struct NoRedirects {
+    allow_http: bool,
+}
+
+impl HttpConnector for NoRedirects {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .https_only(!self.allow_http)
+            .http1_only()
+            .connect_timeout(Duration::from_secs(10))
+            // Between bytes, not for the whole request: that would cut long transfers off.
+            .read_timeout(Duration::from_secs(60))
+            // Bytes must arrive as they are stored.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .build()
+            .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
+    }
 }

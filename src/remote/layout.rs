@@ -18,32 +18,38 @@ struct Format {
     id: String,
 }
 
-fn key(url: &RemoteUrl, rest: &str) -> Path {
-    match url {
-        RemoteUrl::S3 { prefix, .. } if !prefix.is_empty() => Path::from(format!("{prefix}/{rest}")),
+/// No `format.json` is larger; larger ones are never read.
+pub(super) const MAX_FORMAT: usize = 64 * 1024;
+
+fn key(url: &RemoteUrl, rest: &str) -> Result<Path> {
+    let text = match url {
+        RemoteUrl::S3 { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{rest}"),
         // A folder is the root of its store.
-        _ => Path::from(rest),
-    }
+        _ => rest.to_owned(),
+    };
+    // Taken as it is: the other constructor would escape characters, and keys would not be where the layout says.
+    Path::parse(&text)
+        .map_err(|error| Error::new(format!("{url}: cannot be a prefix of keys")).caused_by(error))
 }
 
 /// `<prefix>/objects/sha256`
-pub(super) fn objects_key(url: &RemoteUrl) -> Path {
+pub(super) fn objects_key(url: &RemoteUrl) -> Result<Path> {
     key(url, "objects/sha256")
 }
 
 /// `<prefix>/objects/sha256/ab/<64 hex>`
-pub(super) fn object_key(url: &RemoteUrl, digest: &Digest) -> Path {
+pub(super) fn object_key(url: &RemoteUrl, digest: &Digest) -> Result<Path> {
     let hex = digest.to_hex();
     key(url, &format!("objects/sha256/{}/{hex}", &hex[..2]))
 }
 
 /// `<prefix>/format.json`
-pub(super) fn format_key(url: &RemoteUrl) -> Path {
+pub(super) fn format_key(url: &RemoteUrl) -> Result<Path> {
     key(url, "format.json")
 }
 
 /// A key that nobody else uses.
-pub(super) fn probe_key(url: &RemoteUrl) -> Path {
+pub(super) fn probe_key(url: &RemoteUrl) -> Result<Path> {
     key(url, &format!("check-{}", uuid::Uuid::new_v4().simple()))
 }
 
@@ -87,12 +93,12 @@ mod tests {
         let url = RemoteUrl::parse("s3://bucket/team/churn").unwrap();
         let digest = Digest::of(b"");
         assert_eq!(
-            object_key(&url, &digest).as_ref(),
+            object_key(&url, &digest).unwrap().as_ref(),
             "team/churn/objects/sha256/e3/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         let bare = RemoteUrl::parse("s3://bucket").unwrap();
-        assert_eq!(format_key(&bare).as_ref(), "format.json");
-        assert_eq!(format_key(&RemoteUrl::parse("/srv/store").unwrap()).as_ref(), "format.json");
+        assert_eq!(format_key(&bare).unwrap().as_ref(), "format.json");
+        assert_eq!(format_key(&RemoteUrl::parse("/srv/store").unwrap()).unwrap().as_ref(), "format.json");
     }
 
     #[test]

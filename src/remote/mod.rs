@@ -4,20 +4,24 @@
 //! after the other; a budget in bytes, not the number of threads, bounds the memory.
 
 mod connect;
+mod explain;
 mod layout;
 mod transfer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
 use object_store::{DynObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
-use crate::human;
 use crate::id::Digest;
+use crate::progress::Interrupt;
 use crate::remote_url::RemoteUrl;
 
 pub use connect::Access;
@@ -27,6 +31,8 @@ pub use transfer::{Download, Receive, Upload};
 const LIST_FROM: usize = 256;
 /// Requests for an object's size at once.
 const HEADS_AT_ONCE: usize = 32;
+/// How often a waiting request looks whether the user wants to stop.
+const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
 /// An open store.
 pub struct Remote {
@@ -34,6 +40,7 @@ pub struct Remote {
     store: Arc<DynObjectStore>,
     runtime: Runtime,
     jobs: usize,
+    interrupt: Interrupt,
 }
 
 impl std::fmt::Debug for Remote {
@@ -55,14 +62,16 @@ pub struct Checked {
 
 impl Remote {
     /// Opens a store. No request is made yet.
-    pub fn open(url: &RemoteUrl, access: &Access) -> Result<Remote> {
+    pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
         let store = connect::connect(url, access)?;
-        Ok(Remote { url: url.clone(), store, runtime, jobs: access.jobs.unwrap_or(16) })
+        // Small objects are a matter of round trips, so far more requests than cores are worth while.
+        let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };
+        Ok(Remote { url: url.clone(), store, runtime, jobs: access.jobs.unwrap_or(default_jobs), interrupt })
     }
 
     /// Where it is.
@@ -70,20 +79,55 @@ impl Remote {
         &self.url
     }
 
+    /// Waits for requests, or for the user to stop them.
+    fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.runtime.block_on(async {
+            let interrupted = async {
+                while !self.interrupt.is_raised() {
+                    tokio::time::sleep(INTERRUPT_POLL).await;
+                }
+            };
+            match futures::future::select(pin!(work), pin!(interrupted)).await {
+                Either::Left((done, _)) => done,
+                Either::Right(_) => self.interrupt.check().and(Err(Error::new("interrupted"))),
+            }
+        })
+    }
+
+    /// Turns a store's error into one line, with advice for the usual reasons.
+    fn failed(&self, what: &str, error: &object_store::Error) -> Error {
+        explain::explain(&self.url, what, error)
+    }
+
     /// The store's id. `None` when nothing was ever pushed to it.
     pub fn id(&self) -> Result<Option<String>> {
-        let key = layout::format_key(&self.url);
-        let bytes = self.runtime.block_on(async {
-            match self.store.get(&key).await {
-                Ok(answer) => Ok(Some(answer.bytes().await?)),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        });
-        match bytes.map_err(|error| self.failed("cannot be read", &error))? {
+        let key = layout::format_key(&self.url)?;
+        match self.wait(self.read_small(&key, layout::MAX_FORMAT))? {
             Some(bytes) => layout::parse_format(&bytes, &self.url).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// A small object's bytes. A larger one is refused before, or while, it is read.
+    async fn read_small(&self, key: &Path, max: usize) -> Result<Option<Vec<u8>>> {
+        let cannot = |error: object_store::Error| self.failed("cannot be read", &error);
+        let too_large = || Error::new(format!("{}: {key} is larger than it may be", self.url));
+        let answer = match self.store.get(key).await {
+            Ok(answer) => answer,
+            Err(error) if explain::is_absent_object(&error) => return Ok(None),
+            Err(error) => return Err(cannot(error)),
+        };
+        if answer.meta.size > max as u64 {
+            return Err(too_large());
+        }
+        let (mut bytes, mut stream) = (Vec::new(), answer.into_stream());
+        while let Some(chunk) = stream.try_next().await.map_err(cannot)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > max {
+                return Err(too_large());
+            }
+        }
+        Ok(Some(bytes))
     }
 
     /// The store's id; a store that has none becomes one.
@@ -92,10 +136,10 @@ impl Remote {
             return Ok(id);
         }
         let (id, bytes) = layout::new_format();
-        let key = layout::format_key(&self.url);
-        let written = self.runtime.block_on(async {
-            self.store.put_opts(&key, PutPayload::from(bytes), PutMode::Create.into()).await
-        });
+        let key = layout::format_key(&self.url)?;
+        let written = self.wait(async {
+            Ok(self.store.put_opts(&key, PutPayload::from(bytes), PutMode::Create.into()).await)
+        })?;
         match written {
             Ok(_) => Ok(id),
             // Somebody else was first, or our own lost answer was retried: what the store says now counts.
@@ -108,35 +152,39 @@ impl Remote {
 
     /// The sizes of those of these objects that the store has.
     pub fn sizes(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
-        let found = match digests.len() {
+        match digests.len() {
             0 => Ok(HashMap::new()),
-            1..=LIST_FROM => self.runtime.block_on(self.head_all(digests)),
-            _ => self.runtime.block_on(self.list_all(digests)),
-        };
-        found.map_err(|error| self.failed("cannot be read", &error))
+            1..=LIST_FROM => self.wait(self.head_all(digests)),
+            _ => self.wait(self.list_all(digests)),
+        }
     }
 
-    async fn head_all(&self, digests: &[Digest]) -> object_store::Result<HashMap<Digest, u64>> {
+    async fn head(&self, digest: &Digest) -> Result<Option<u64>> {
+        match self.store.head(&layout::object_key(&self.url, digest)?).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(error) if explain::is_absent_object(&error) => Ok(None),
+            Err(error) => Err(self.failed("cannot be read", &error)),
+        }
+    }
+
+    async fn head_all(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         futures::stream::iter(digests.to_vec())
-            .map(|digest| async move {
-                match self.store.head(&layout::object_key(&self.url, &digest)).await {
-                    Ok(meta) => Ok(Some((digest, meta.size))),
-                    Err(object_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            })
+            .map(|digest| async move { Ok(self.head(&digest).await?.map(|size| (digest, size))) })
             .buffer_unordered(HEADS_AT_ONCE)
             .try_filter_map(|found| async move { Ok(found) })
             .try_collect()
             .await
     }
 
-    async fn list_all(&self, digests: &[Digest]) -> object_store::Result<HashMap<Digest, u64>> {
-        let wanted: std::collections::HashSet<&Digest> = digests.iter().collect();
+    async fn list_all(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
+        let wanted: HashSet<&Digest> = digests.iter().collect();
         let mut found = HashMap::new();
         // An error anywhere in the listing is an error of the whole: half a listing would read as "missing".
-        let mut listing = self.store.list(Some(&layout::objects_key(&self.url)));
-        while let Some(meta) = listing.try_next().await? {
+        let objects = layout::objects_key(&self.url)?;
+        let mut listing = self.store.list(Some(&objects));
+        while let Some(meta) =
+            listing.try_next().await.map_err(|error| self.failed("cannot be listed", &error))?
+        {
             if let Some(digest) = meta.location.filename().and_then(Digest::from_hex)
                 && wanted.contains(&digest)
             {
@@ -148,33 +196,23 @@ impl Remote {
 
     /// Tries everything that push and fetch need, with a small object of its own that it removes again.
     pub fn check(&self) -> Result<Checked> {
-        let key = layout::probe_key(&self.url);
-        let probe = PutPayload::from_static(b"git-model check");
-        let conditional = self.runtime.block_on(async {
-            self.store.put(&key, probe.clone()).await?;
-            let back = self.store.get(&key).await?.bytes().await?;
+        const PROBE: &[u8] = b"git-model check";
+        let key = layout::probe_key(&self.url)?;
+        let probe = PutPayload::from_static(PROBE);
+        let (writable, conditional_writes) = self.wait(async {
+            let cannot = |error: object_store::Error| self.failed("cannot be used", &error);
+            self.store.put(&key, probe.clone()).await.map_err(cannot)?;
+            let back = self.read_small(&key, PROBE.len()).await?;
             let again = self.store.put_opts(&key, probe.clone(), PutMode::Create.into()).await;
-            self.store.delete(&key).await?;
-            Ok((back.as_ref() == b"git-model check", again.is_err()))
-        });
-        let (writable, conditional_writes) =
-            conditional.map_err(|error| self.failed("cannot be used", &error))?;
+            self.store.delete(&key).await.map_err(cannot)?;
+            Ok((back.as_deref() == Some(PROBE), again.is_err()))
+        })?;
         Ok(Checked { store: self.id()?, writable, conditional_writes })
     }
 
-    /// Turns a store's error into one line, with advice for the usual reasons.
-    fn failed(&self, what: &str, error: &object_store::Error) -> Error {
-        connect::explain(&self.url, what, error)
-    }
-
-    /// Waits before a negative answer is believed: some stores know a new object a moment later.
-    fn pause_before_retry(attempt: u32) {
-        std::thread::sleep(Duration::from_millis(300 << attempt));
-    }
-
     /// Fails unless the store has all of these with the right size.
-    fn confirm(&self, uploads: &[Upload]) -> Result<()> {
-        let mut left: Vec<&Upload> = uploads.iter().collect();
+    fn confirm(&self, uploads: &[&Upload]) -> Result<()> {
+        let mut left = uploads.to_vec();
         for attempt in 0..4 {
             let digests: Vec<Digest> = left.iter().map(|upload| upload.digest).collect();
             let sizes = self.sizes(&digests)?;
@@ -182,7 +220,8 @@ impl Remote {
             if left.is_empty() {
                 return Ok(());
             }
-            Self::pause_before_retry(attempt);
+            // Some stores know a new object only a moment later, so a negative answer is asked for again.
+            std::thread::sleep(Duration::from_millis(300 << attempt));
         }
         Err(Error::new(format!(
             "{}: the store does not have {} of the objects it accepted, or with another size (first: {})",
@@ -192,14 +231,4 @@ impl Remote {
         ))
         .hint("run git model push --repair; if it happens again, the store or something before it is broken"))
     }
-}
-
-/// The error for an object that should be in the store and is not.
-fn absent(url: &RemoteUrl, download: &Download) -> Error {
-    Error::new(format!(
-        "{}: its content is not in {url} (object {})",
-        human::escape(&download.path),
-        download.digest.short()
-    ))
-    .hint("push it from a clone that has it: git model push")
 }

@@ -13,9 +13,9 @@ fn dir(path: &str) -> FlatEntry {
     FlatEntry { path: path.to_owned(), kind: Kind::Tree, digest: Digest::of(b""), size: 0 }
 }
 
-fn read_from(built: &Built) -> impl FnMut(&Digest) -> Result<Vec<u8>> + use<> {
+fn read_from(built: &Built) -> impl FnMut(&Digest, usize) -> Result<Vec<u8>> + use<> {
     let objects: HashMap<Digest, Vec<u8>> = built.objects.iter().cloned().collect();
-    move |digest| objects.get(digest).cloned().ok_or_else(|| Error::new("absent"))
+    move |digest, _| objects.get(digest).cloned().ok_or_else(|| Error::new("absent"))
 }
 
 fn numbered(count: usize) -> Vec<FlatEntry> {
@@ -62,7 +62,7 @@ fn flatten_inverts_build() {
     for name in ["empty", "one file", "every kind", "4097 entries"] {
         let listing = vector_listing(name);
         let built = build(&listing).unwrap();
-        let mut flat = flatten(built.root, &mut read_from(&built)).unwrap();
+        let mut flat = flatten(built.root, built.files, &mut read_from(&built)).unwrap();
         assert_eq!(flat.iter().filter(|e| e.kind != Kind::Tree).count() as u64, built.files);
         flat.sort_by(|a, b| a.path.cmp(&b.path));
         let mut paths: Vec<_> = listing.iter().map(|e| (e.path.clone(), e.kind)).collect();
@@ -139,6 +139,6 @@ fn lies_in_sums_are_found() {
     let lie = encode_level(&[Entry { kind: Kind::Tree, digest: inner.root, size: 4, name: "d".into() }]);
     let root = lie.last().unwrap().0;
     let mut objects: HashMap<Digest, Vec<u8>> = inner.objects.into_iter().chain(lie).collect();
-    let error = flatten(root, &mut |digest| Ok(objects.remove(digest).unwrap())).unwrap_err();
+    let error = flatten(root, 1, &mut |digest, _| Ok(objects.remove(digest).unwrap())).unwrap_err();
     assert!(error.one_line().contains("does not hold what its parent says"));
 }

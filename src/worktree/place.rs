@@ -1,9 +1,10 @@
 //! Making complete new files beside the worktree, ready to be swapped in.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability, Kind, Reflink};
 use crate::id::Digest;
+use crate::repo_path::RepoPath;
+
+use super::root::Root;
 
 /// How content gets from the cache into the worktree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -39,12 +43,12 @@ pub enum Placed {
 #[derive(Debug)]
 pub struct Staging {
     dir: PathBuf,
-    journal: PathBuf,
-    dev: u64,
+    model_dir: PathBuf,
+    mount: Mount,
     durability: Durability,
     next: AtomicU64,
     reflinks: AtomicBool,
-    elsewhere: Mutex<BTreeSet<PathBuf>>,
+    elsewhere: Mutex<HashMap<Mount, PathBuf>>,
 }
 
 /// A fresh file in the staging area.
@@ -57,18 +61,18 @@ pub struct StagedFile {
 }
 
 /// The directory that takes files for an artifact on another mount than the git dir.
-const BESIDE: &str = ".git-model-tmp";
+const BESIDE: &str = ".git-model-tmp-";
 
 impl Staging {
     /// Makes a staging area below a worktree's `model` directory, for this process alone.
     pub fn new(model_dir: &Path, durability: Durability) -> Result<Staging> {
         let dir = model_dir.join("staging").join(uuid::Uuid::new_v4().simple().to_string());
         fsio::create_dir_all(&dir, Durability::Off)?;
-        let dev = fs::metadata(&dir).context(&dir, "read")?.dev();
+        let mount = mount_of(&File::open(&dir).context(&dir, "open")?).context(&dir, "read")?;
         Ok(Staging {
             dir,
-            journal: model_dir.join(super::swap::JOURNAL),
-            dev,
+            model_dir: model_dir.to_path_buf(),
+            mount,
             durability,
             next: AtomicU64::new(0),
             reflinks: AtomicBool::new(true),
@@ -76,40 +80,66 @@ impl Staging {
         })
     }
 
+    /// The `model` directory that it belongs to.
+    pub fn model_dir(&self) -> &Path {
+        &self.model_dir
+    }
+
     /// Whether what leaves this area is to be synced.
     pub fn durability(&self) -> Durability {
         self.durability
     }
 
-    /// A name that no other file in the area has, on the file system of `destination`.
-    pub fn path_for(&self, destination: &Path) -> Result<PathBuf> {
+    /// A name that no other file in the area has, on the mount of `destination`.
+    pub fn path_for(&self, root: &Root, destination: &RepoPath) -> Result<PathBuf> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let existing = destination.ancestors().skip(1).find_map(|dir| Some((dir, fs::metadata(dir).ok()?)));
-        match existing {
-            Some((dir, metadata)) if metadata.dev() != self.dev => {
-                let beside = dir.join(BESIDE);
-                match fs::create_dir(&beside) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(error).context(&beside, "create the directory");
-                    }
-                    _ => fs::write(beside.join(".gitignore"), "*\n").context(&beside, "write to")?,
-                }
-                if !fs::symlink_metadata(&beside).context(&beside, "read")?.is_dir() {
-                    return Err(Error::new(format!("{}: is in the way: not a directory", beside.display())));
-                }
-                let path = beside.join(format!("{}-{name}", uuid::Uuid::new_v4().simple()));
-                self.elsewhere.lock().expect("no thread panicked").insert(beside);
-                Ok(path)
-            }
-            _ => Ok(self.dir.join(name)),
+        let (dir, mount) = existing_dir(root, destination)?;
+        if mount == self.mount {
+            return Ok(self.dir.join(name));
         }
+        let mut elsewhere = self.elsewhere.lock().expect("no thread panicked");
+        if let Some(beside) = elsewhere.get(&mount) {
+            return Ok(beside.join(name));
+        }
+        // A name that nobody could have committed; creating fails if there is anything, even a link.
+        let beside = dir.join(format!("{BESIDE}{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&beside).context(&beside, "create the directory")?;
+        fs::write(beside.join(".gitignore"), "*\n").context(&beside, "write to")?;
+        let path = beside.join(name);
+        elsewhere.insert(mount, beside);
+        Ok(path)
+    }
+
+    /// The directories that hold staged files.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let elsewhere = self.elsewhere.lock().expect("no thread panicked");
+        let beside = elsewhere
+            .values()
+            .flat_map(|dir| [Some(dir.clone()), dir.parent().map(Path::to_path_buf)])
+            .flatten();
+        [Some(self.dir.clone()), self.dir.parent().map(Path::to_path_buf)]
+            .into_iter()
+            .flatten()
+            .chain(beside)
+            .collect()
     }
 
     /// A fresh file that can be renamed to `destination`.
-    pub fn file_for(&self, destination: &Path) -> Result<StagedFile> {
-        let path = self.path_for(destination)?;
+    pub fn file_for(&self, root: &Root, destination: &RepoPath) -> Result<StagedFile> {
+        let path = self.path_for(root, destination)?;
         let file = create(&path, false)?;
         Ok(StagedFile { file, path })
+    }
+
+    /// Whether files placed here can share blocks with those in `dir`. Tried for real: a file system's name does not tell.
+    pub fn shares_blocks_with(&self, dir: &Path) -> bool {
+        let probe = || -> std::io::Result<bool> {
+            let source = tempfile::Builder::new().prefix("probe-").tempfile_in(dir)?;
+            std::io::Write::write_all(&mut source.as_file(), &[0; 8192])?;
+            let target = tempfile::Builder::new().prefix("probe-").tempfile_in(&self.dir)?;
+            Ok(fsio::reflink(source.as_file(), target.as_file()) == Reflink::Shared)
+        };
+        probe().unwrap_or(false)
     }
 
     /// Fills the new file `target` with an object's content and checks every byte of it.
@@ -134,6 +164,13 @@ impl Staging {
             return Ok(Some(placed));
         }
         fs::remove_file(target).context(target, "remove")?;
+        if found.0 == expected.digest {
+            return Err(Error::new(format!(
+                "its pointer states {} bytes, but the content has {}",
+                expected.size, found.1
+            ))
+            .hint("git model add writes a right pointer where the content is known"));
+        }
         Ok(None)
     }
 
@@ -162,8 +199,15 @@ impl Staging {
         Ok((found, Placed::Copy))
     }
 
-    /// Makes the link `target` from the object that holds its text. `None` when that is not what it should be.
-    pub fn place_link(&self, object: &Path, expected: &Expected, target: &Path) -> Result<Option<()>> {
+    /// Makes the link `target` from the object that holds its text; `link` is its path in the artifact. `None` when the
+    /// object is not what it should be.
+    pub fn place_link(
+        &self,
+        object: &Path,
+        expected: &Expected,
+        link: &str,
+        target: &Path,
+    ) -> Result<Option<()>> {
         let mut text = Vec::new();
         File::open(object)
             .and_then(|file| file.take(crate::tree::MAX_LINK + 1).read_to_end(&mut text))
@@ -171,9 +215,14 @@ impl Staging {
         if Digest::of(&text) != expected.digest {
             return Ok(None);
         }
-        use std::os::unix::ffi::OsStrExt;
-        std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(&text), target)
-            .context(target, "create the link")?;
+        let inside = |text: &&str| crate::tree::link_stays_inside(link, text);
+        let Some(text) = std::str::from_utf8(&text).ok().filter(inside) else {
+            return Err(Error::new(format!(
+                "a symbolic link that leads out of the artifact ({})",
+                text.escape_ascii()
+            )));
+        };
+        std::os::unix::fs::symlink(text, target).context(target, "create the link")?;
         Ok(Some(()))
     }
 }
@@ -181,12 +230,12 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // A journal says that a swap was interrupted: the next run needs these files to finish it.
-        if self.journal.exists() {
+        if !super::swap::journals(&self.model_dir).is_empty() {
             return;
         }
         // Otherwise what is left was not swapped in and is of no use to anybody.
         drop(fs::remove_dir_all(&self.dir));
-        for beside in self.elsewhere.lock().expect("no thread panicked").iter() {
+        for beside in self.elsewhere.lock().expect("no thread panicked").values() {
             drop(fs::remove_file(beside.join(".gitignore")));
             drop(fs::remove_dir(beside));
         }
@@ -202,6 +251,37 @@ pub struct Expected {
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
+}
+
+/// What tells one mount from another, also two of the same file system.
+type Mount = (u64, u64);
+
+#[cfg(target_os = "linux")]
+fn mount_of(dir: impl AsFd) -> rustix::io::Result<Mount> {
+    use rustix::fs::{AtFlags, StatxFlags, makedev};
+    let found =
+        rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    Ok((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_mnt_id))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mount_of(dir: impl AsFd) -> rustix::io::Result<Mount> {
+    Ok((rustix::fs::fstat(dir)?.st_dev as u64, 0))
+}
+
+/// The nearest directory above `destination` that exists, reached without following links, and its mount.
+fn existing_dir(root: &Root, destination: &RepoPath) -> Result<(PathBuf, Mount)> {
+    let mut at = destination.parent();
+    while let Some(dir) = at {
+        if let Some(open) = root.open_dir(&dir)? {
+            let full = root.full(&dir);
+            let mount = mount_of(&open).context(&full, "read")?;
+            return Ok((full, mount));
+        }
+        at = dir.parent();
+    }
+    let mount = mount_of(root).context(root.path(), "read")?;
+    Ok((root.path().to_path_buf(), mount))
 }
 
 fn create(path: &Path, executable: bool) -> Result<File> {

@@ -59,6 +59,13 @@ pub struct Record {
     pub entries: Vec<RecordEntry>,
 }
 
+impl Record {
+    /// Whether the entries describe all of the content, or files are missing that were not known for certain.
+    pub fn is_complete(&self) -> bool {
+        self.entries.iter().filter(|entry| entry.stat.kind != Kind::Tree).count() as u64 == self.files
+    }
+}
+
 /// All records of a worktree.
 #[derive(Debug)]
 pub struct Records {

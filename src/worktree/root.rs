@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,12 @@ const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOE
 pub struct Root {
     path: PathBuf,
     dir: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
 }
 
 impl Root {
@@ -59,14 +65,18 @@ impl Root {
         }
     }
 
-    /// Opens a directory. `None` when it does not exist.
+    /// Opens a directory. `None` when it does not exist, or is a file or lies below one. A link on the way is an error.
     pub fn open_dir(&self, path: &RepoPath) -> Result<Option<OwnedFd>> {
         let mut dir = self.dir.try_clone().context(&self.path, "open")?;
         for name in path.as_str().split('/') {
             dir = match rustix::fs::openat(&dir, name, DIR, Mode::empty()) {
                 Ok(next) => next,
                 Err(Errno::NOENT) => return Ok(None),
-                Err(errno) => return Err(self.not_a_dir(path, &dir, name, errno)),
+                Err(errno) => match stat_at(&dir, OsStr::new(name)).context(self.full(path), "read")? {
+                    None => return Ok(None),
+                    Some(stat) if !matches!(stat.kind, Kind::Link | Kind::Tree) => return Ok(None),
+                    _ => return Err(self.not_a_dir(path, &dir, name, errno)),
+                },
             };
         }
         Ok(Some(dir))
@@ -144,7 +154,7 @@ impl Root {
         }
         let durability = staging.durability();
         let parent = self.make_parent(path, durability)?;
-        let temp = staging.file_for(&self.full(path))?;
+        let temp = staging.file_for(self, path)?;
         (&temp.file).write_all(bytes).context(&temp.path, "write")?;
         durability.sync_file(&temp.file, &temp.path)?;
         rustix::fs::renameat(CWD, &temp.path, &parent, path.name()).context(self.full(path), "replace")?;
@@ -178,7 +188,7 @@ impl Root {
         let Some(parent) = self.parent(path)? else { return Ok(false) };
         match rustix::fs::unlinkat(&parent, path.name(), flags) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(false),
             Err(errno) => Err(errno).context(self.full(path), "remove"),
         }
     }

@@ -15,13 +15,23 @@ use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::place::Staging;
 use super::root::{Root, stat_at, sync_fd};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability, FileStat, Kind};
 use crate::repo_path::RepoPath;
 
-/// Name of the journal in a worktree's `model` directory.
-pub const JOURNAL: &str = "journal";
+/// How the names of journals in a worktree's `model` directory begin. Each swap has its own.
+const JOURNAL: &str = "journal-";
+
+/// The journals of swaps that are under way or were interrupted.
+pub fn journals(model_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(model_dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(JOURNAL.as_bytes()))
+        .map(|entry| entry.path())
+        .collect()
+}
 
 /// What must be at a path before a step touches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,18 +117,13 @@ pub struct Swapped {
 /// Carries out the steps of all artifacts: syncs what is staged, writes the journal, swaps, removes the journal.
 ///
 /// After an error or a crash in the swap itself, [`finish`] goes on from where it stopped.
-pub fn swap(
-    root: &Root,
-    model_dir: &Path,
-    steps: &[Step],
-    outcomes: Vec<Outcome>,
-    durability: Durability,
-) -> Result<Swapped> {
+pub fn swap(root: &Root, staging: &Staging, steps: &[Step], outcomes: Vec<Outcome>) -> Result<Swapped> {
+    let durability = staging.durability();
     if steps.is_empty() {
         return Ok(Swapped::default());
     }
-    sync_staged(steps, durability)?;
-    let journal = model_dir.join(JOURNAL);
+    sync_staged(steps, staging)?;
+    let journal = staging.model_dir().join(format!("{JOURNAL}{}", uuid::Uuid::new_v4().simple()));
     let mut text = serde_json::to_vec(&Line::Version(1)).expect("plain data");
     for line in outcomes.into_iter().map(Line::Outcome).chain(steps.iter().map(to_line)) {
         text.push(b'\n');
@@ -131,34 +136,45 @@ pub fn swap(
     Ok(swapped)
 }
 
-/// Finishes a swap that was interrupted, and returns what it leads to. `None` when there was none.
-pub fn finish(root: &Root, model_dir: &Path, durability: Durability) -> Result<Option<Vec<Outcome>>> {
-    let journal = model_dir.join(JOURNAL);
-    let bytes = match fs::read(&journal) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(&journal, "read"),
-    };
-    let damaged = |reason: &str| {
-        Error::new(format!("{}: not a journal of this version: {reason}", journal.display()))
-            .hint("if no git-model is running, remove it and run git model sync")
-    };
+/// Finishes swaps that were interrupted, and returns what they lead to.
+///
+/// A swap that another process is just doing is none the worse for it: every step is done once, by whoever comes first.
+pub fn finish(root: &Root, model_dir: &Path, durability: Durability) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for journal in journals(model_dir) {
+        let bytes = match fs::read(&journal) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).context(&journal, "read"),
+        };
+        let (leads_to, steps) = parse_journal(&bytes).map_err(|error| {
+            error
+                .about(format!("{}: not a journal of this version", journal.display()))
+                .hint("if no git-model is running, remove it and run git model sync")
+        })?;
+        // What somebody changed since is left alone, and shows as modified.
+        run(root, &steps, durability)?;
+        remove_journal(&journal, durability)?;
+        outcomes.extend(leads_to);
+    }
+    Ok(outcomes)
+}
+
+fn parse_journal(bytes: &[u8]) -> Result<(Vec<Outcome>, Vec<Step>)> {
+    let damaged = |error: serde_json::Error| Error::new("it is damaged").caused_by(error);
     let mut lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     match lines.next().map(serde_json::from_slice) {
         Some(Ok(Line::Version(1))) => {}
-        _ => return Err(damaged("unknown header")),
+        _ => return Err(Error::new("its header is unknown")),
     }
     let (mut outcomes, mut steps) = (Vec::new(), Vec::new());
     for line in lines {
-        match serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))? {
+        match serde_json::from_slice(line).map_err(damaged)? {
             Line::Outcome(outcome) => outcomes.push(outcome),
             line => steps.push(from_line(line)?),
         }
     }
-    // What somebody changed since is left alone, and shows as modified.
-    run(root, &steps, durability)?;
-    remove_journal(&journal, durability)?;
-    Ok(Some(outcomes))
+    Ok((outcomes, steps))
 }
 
 fn remove_journal(journal: &Path, durability: Durability) -> Result<()> {
@@ -193,8 +209,9 @@ fn from_line(line: Line) -> Result<Step> {
     })
 }
 
-/// Makes everything staged durable: files in parallel, then their directories, deepest first.
-fn sync_staged(steps: &[Step], durability: Durability) -> Result<()> {
+/// Makes everything staged durable, with its names: files, then their directories, then those of the staging area.
+fn sync_staged(steps: &[Step], staging: &Staging) -> Result<()> {
+    let durability = staging.durability();
     if durability == Durability::Off {
         return Ok(());
     }
@@ -205,7 +222,8 @@ fn sync_staged(steps: &[Step], durability: Durability) -> Result<()> {
         }
     }
     fsio::sync_all(&files, durability)?;
-    fsio::sync_all(&dirs, durability)
+    fsio::sync_all(&dirs, durability)?;
+    staging.dirs().iter().try_for_each(|dir| durability.sync_dir(dir))
 }
 
 fn collect_staged(path: &Path, files: &mut Vec<PathBuf>, dirs: &mut Vec<PathBuf>) -> Result<()> {
@@ -287,8 +305,24 @@ fn place(
     if found.map(|stat| Before::file(&stat)).as_ref() != before {
         return Ok(false);
     }
-    rustix::fs::renameat(CWD, staged, parent, dest.name()).context(root.full(dest), "swap in")?;
-    Ok(true)
+    match rename_into(staged, parent, dest.name(), before.is_none()) {
+        Ok(()) => Ok(true),
+        // It appeared between the look and the rename.
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+        Err(errno) => Err(errno).context(root.full(dest), "swap in"),
+    }
+}
+
+/// Renames; where there must be nothing, the file system itself sees to it if it can.
+fn rename_into(staged: &Path, parent: &OwnedFd, name: &str, to_nothing: bool) -> rustix::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if to_nothing {
+        match rustix::fs::renameat_with(CWD, staged, parent, name, rustix::fs::RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            done => return done,
+        }
+    }
+    rustix::fs::renameat(CWD, staged, parent, name)
 }
 
 fn remove(root: &Root, touched: &mut Touched, dest: &RepoPath, before: &Before) -> Result<bool> {
@@ -308,7 +342,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::worktree::Staging;
 
     struct Fixture {
         _dir: tempfile::TempDir,
@@ -331,7 +364,7 @@ mod tests {
     }
 
     fn staged(fixture: &Fixture, dest: &str, content: &str) -> PathBuf {
-        let mut file = fixture.staging.file_for(&fixture.root.full(&path(dest))).unwrap();
+        let mut file = fixture.staging.file_for(&fixture.root, &path(dest)).unwrap();
         file.file.write_all(content.as_bytes()).unwrap();
         file.path
     }
@@ -355,12 +388,7 @@ mod tests {
             Step::Place { staged: staged(&f, "d/e/x", "x"), dest: path("d/e/x"), before: None },
             Step::Remove { dest: path("gone"), before: before(&f, "gone") },
         ];
-        assert!(
-            swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full)
-                .unwrap()
-                .changed_meanwhile
-                .is_empty()
-        );
+        assert!(swap(&f.root, &f.staging, &steps, Vec::new()).unwrap().changed_meanwhile.is_empty());
         assert!(
             run(&f.root, &steps, Durability::Full).unwrap().changed_meanwhile.is_empty(),
             "steps repeat harmlessly"
@@ -368,7 +396,7 @@ mod tests {
         assert_eq!(fs::read_to_string(f.root.path().join("old")).unwrap(), "new");
         assert_eq!(fs::read_to_string(f.root.path().join("d/e/x")).unwrap(), "x");
         assert!(!f.root.path().join("gone").exists());
-        assert!(!f.model.join(JOURNAL).exists());
+        assert!(journals(&f.model).is_empty());
     }
 
     #[test]
@@ -383,7 +411,7 @@ mod tests {
             Step::Place { staged: staged(&f, "b", "x"), dest: path("b"), before: None },
             Step::Remove { dest: path("a"), before: expected },
         ];
-        let swapped = swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full).unwrap();
+        let swapped = swap(&f.root, &f.staging, &steps, Vec::new()).unwrap();
         assert_eq!(swapped.changed_meanwhile, [path("a"), path("b"), path("a")]);
         assert_eq!(fs::read_to_string(f.root.path().join("a")).unwrap(), "the user's new work");
         assert_eq!(fs::read_to_string(f.root.path().join("b")).unwrap(), "appeared");
@@ -395,7 +423,7 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), f.root.path().join("link")).unwrap();
         let steps = vec![Step::Place { staged: staged(&f, "x", "x"), dest: path("link/x"), before: None }];
-        let error = swap(&f.root, &f.model, &steps, Vec::new(), Durability::Full).unwrap_err().one_line();
+        let error = swap(&f.root, &f.staging, &steps, Vec::new()).unwrap_err().one_line();
         assert!(error.contains("symbolic link"), "{error}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }

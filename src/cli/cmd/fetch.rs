@@ -39,6 +39,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &FetchArgs) -> Result<()> {
         dry_run: args.dry_run,
     };
     let report = fetch::fetch(ctx, &options)?;
+    report.unreadable.iter().for_each(|error| ui.warn_error(error));
     if args.json {
         let mut value = render::fetch_json(&report);
         value["dry_run"] = json!(args.dry_run);

@@ -94,7 +94,9 @@ fn list(ui: &Ui, ctx: &Ctx, json: bool) -> Result<()> {
         if remote.source == remotes::Source::Config {
             notes.push("from git config".to_owned());
         }
-        notes.extend(remote.endpoint.map(|endpoint| format!("endpoint {}", crate::human::escape(&endpoint))));
+        notes.extend(remote.endpoint.map(|endpoint| {
+            format!("endpoint {}", crate::human::escape(&crate::remote_url::redact(&endpoint)))
+        }));
         let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
         ui.out(format!("{}  {}{notes}", remote.name, remote.url))?;
     }

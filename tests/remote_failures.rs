@@ -1,0 +1,268 @@
+//! Servers that are down, refuse, lie or stall, and users whose credentials are wrong.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::fake_server::{FakeServer, reply};
+use crate::support::garage::garage;
+use crate::support::stores::Place;
+use crate::support::{BINARY, Repo, Sandbox};
+
+/// A repository with something to push to `s3://bucket/x`.
+fn repo(sandbox: &Sandbox) -> Repo {
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo
+}
+
+/// Pushes to a server that does this with every request.
+fn push_to(answer: fn(&str, &mut TcpStream)) -> (FakeServer, crate::support::Output) {
+    let sandbox = Sandbox::new();
+    let server = FakeServer::start(answer);
+    let output = server.env(&repo(&sandbox)).model(["push"]).never_says("canary-secret");
+    (server, output)
+}
+
+#[test]
+fn no_credentials_is_an_error_at_once() {
+    let sandbox = Sandbox::new();
+    let repo = repo(&sandbox);
+    let started = Instant::now();
+    for command in ["push", "remote"] {
+        let args = [command, "check"];
+        let args = if command == "push" { &args[..1] } else { &args[..] };
+        let error = repo.model(args).fails(1, "no AWS credentials in the environment");
+        assert!(error.contains("hint: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{error}");
+    }
+    repo.env("AWS_ACCESS_KEY_ID", "x").model(["push"]).fails(1, "SecretAccessKey");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn half_of_the_credentials_is_an_error_at_once() {
+    let sandbox = Sandbox::new();
+    let repo = repo(&sandbox);
+    let server = FakeServer::start(|_, stream| reply(stream, "404 Not Found", "", ""));
+    for half in [
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ] {
+        let repo = repo.env("AWS_METADATA_ENDPOINT", server.endpoint()).env(half, "/nothing");
+        repo.model(["push"]).fails(1, "credentials");
+    }
+    assert_eq!(server.requests(), [""; 0]);
+}
+
+#[test]
+fn wrong_credentials_are_one_line_and_no_secret() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    for (variable, value) in [("AWS_SECRET_ACCESS_KEY", "canary-secret"), ("AWS_ACCESS_KEY_ID", "GK0123")] {
+        let wrong = repo.env(variable, value);
+        for command in [&["push"][..], &["push", "--dry-run"], &["remote", "check"], &["push", "--json"]] {
+            let output = wrong.model(command).never_says("canary-secret").never_says(&garage().secret);
+            let error = output.fails(1, &place.url);
+            assert!(error.contains("hint: check that the credentials"), "{error}");
+        }
+    }
+    assert_eq!(place.keys(), [""; 0]);
+}
+
+#[test]
+fn no_output_holds_a_secret() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    for command in [
+        &["push"][..],
+        &["push", "--json"],
+        &["remote", "list"],
+        &["remote", "check", "--json"],
+        &["status"],
+        &["fetch"],
+    ] {
+        repo.model(command).never_says(&garage().secret).never_says(&garage().key).ok();
+    }
+    let kept = repo.sh(&format!("grep -rl {} . ../home ../gitconfig", garage().secret));
+    assert_eq!(kept.stdout, "", "no secret is written down");
+}
+
+#[test]
+fn a_servers_answer_is_not_repeated_with_secrets() {
+    // S3 answers a wrong signature with the canonical request, which holds the header of the session token.
+    let (_server, output) = push_to(|head, stream| {
+        let body = format!(
+            "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>{head}</CanonicalRequest></Error>"
+        );
+        reply(stream, "403 Forbidden", "content-type: application/xml\r\n", &body);
+    });
+    output.never_says("canary-token").fails(1, "SignatureDoesNotMatch");
+}
+
+#[test]
+fn credentials_do_not_follow_a_redirect() {
+    static ELSEWHERE: std::sync::OnceLock<FakeServer> = std::sync::OnceLock::new();
+    let elsewhere =
+        ELSEWHERE.get_or_init(|| FakeServer::start(|_, stream| reply(stream, "404 Not Found", "", "")));
+    let (_server, output) = push_to(|_, stream| {
+        let to = format!("location: {}/x\r\n", ELSEWHERE.get().unwrap().endpoint());
+        reply(stream, "307 Temporary Redirect", &to, "");
+    });
+    assert_eq!(output.code, 1);
+    assert_eq!(elsewhere.requests(), [""; 0]);
+}
+
+#[test]
+fn a_servers_words_cannot_paint_the_terminal() {
+    let (_server, output) = push_to(|_, stream| {
+        reply(
+            stream,
+            "400 Bad Request",
+            "",
+            "<Error><Message>\x1b]0;title\x07\r\nerror: forged</Message></Error>",
+        );
+    });
+    output.never_says("\x1b").never_says("\x07").fails(1, "s3://bucket/x");
+}
+
+#[test]
+fn a_server_that_is_down_is_given_up_soon() {
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
+    repo.commit_artifact("w.bin", "w", "v1");
+    let started = Instant::now();
+    repo.model(["push"]).fails(1, &place.url);
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_server_that_is_down_is_named_with_reason_and_hint() {
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
+    repo.commit_artifact("w.bin", "w", "v1");
+    let error = repo.model(["push"]).fails(1, "refused");
+    assert!(error.contains("hint: check the endpoint"), "{error}");
+}
+
+#[test]
+fn a_server_that_stays_busy_is_given_up_soon() {
+    let started = Instant::now();
+    let (server, output) = push_to(|_, stream| reply(stream, "503 Slow Down", "", ""));
+    output.fails(1, "503");
+    assert!(server.requests().len() > 1, "it was tried again");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_server_that_accepts_and_forgets_is_found_out() {
+    let (_server, output) = push_to(|head, stream| match head.starts_with("PUT ") {
+        true => reply(stream, "200 OK", "etag: \"x\"\r\n", ""),
+        false => reply(stream, "404 Not Found", "", ""),
+    });
+    output.never_says("pushed").fails(1, "does not have");
+}
+
+#[test]
+fn a_huge_format_json_is_refused() {
+    let place = Place::folder();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).ok();
+    repo.sh("rm -r .git/model/pushed && truncate -s 6G '../the store/format.json'").ok();
+    repo.sh("ulimit -v 4000000; git-model push").fails(1, "format.json");
+}
+
+#[test]
+fn an_interrupt_ends_a_push_to_a_server_that_stalls() {
+    let sandbox = Sandbox::new();
+    let server = FakeServer::start(|_, _| std::thread::sleep(Duration::from_secs(300)));
+    let mut push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
+    while server.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let signalled = Instant::now();
+    let pid = push.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    while push.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = push.try_wait().unwrap();
+    if ended.is_none() {
+        push.kill().unwrap();
+        push.wait().unwrap();
+    }
+    assert!(ended.is_some(), "still running after 10 s");
+}
+
+#[test]
+fn odd_settings_are_errors_not_panics() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    for (variable, value) in [
+        ("AWS_ENDPOINT_URL", "foo"),
+        ("AWS_ENDPOINT_URL", "http://"),
+        ("AWS_ACCESS_KEY_ID", "id\n"),
+        ("AWS_SESSION_TOKEN", "token\n"),
+        ("AWS_REGION", "a b"),
+    ] {
+        let output = repo.env(variable, value).model(["push"]);
+        assert!(output.code == 1 || output.code == 2, "{variable}={value:?} {output}");
+        output.never_says("panicked").fails(1, "");
+    }
+}
+
+#[test]
+fn a_wrong_region_is_explained_by_the_server() {
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_REGION", "us-east-1");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).says("expected").fails(1, "us-east-1");
+}
+
+#[test]
+fn a_bucket_that_does_not_exist_is_said_so() {
+    let sandbox = Sandbox::new();
+    let repo = garage().env(&repo(&sandbox));
+    repo.model(["push"]).fails(1, "NoSuchBucket");
+}
+
+#[test]
+fn another_endpoint_is_another_store() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).ok();
+    let server = FakeServer::start(|_, stream| reply(stream, "403 Forbidden", "", ""));
+    let moved = repo.env("AWS_ENDPOINT_URL", server.endpoint());
+    moved.model(["push"]).never_says("has everything").fails(1, &place.url);
+}
+
+#[test]
+fn a_damaged_note_of_what_was_pushed_does_not_matter() {
+    let place = Place::folder();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).ok();
+    repo.sh("for note in .git/model/pushed/*; do printf '\\377\\376' > $note; done").ok();
+    repo.model(["push"]).ok();
+}
+
+#[test]
+fn keys_are_as_documented_whatever_the_prefix() {
+    let bucket = garage().bucket();
+    let sandbox = Sandbox::new();
+    let repo = garage().env(&sandbox.git_repo("repo"));
+    for prefix in ["~alice", "a b", "[x]", "ünï"] {
+        repo.model(["init"]).ok();
+        repo.model(["remote", "add", "--force", "origin", &format!("s3://{bucket}/{prefix}")]).ok();
+        repo.commit_artifact("w.bin", prefix, "v1");
+        repo.model(["push"]).ok();
+        let listing = garage().s5cmd(&["ls", &format!("s3://{bucket}/*")]).unwrap();
+        let listing = String::from_utf8(listing).unwrap();
+        assert!(listing.contains(&format!(" {prefix}/format.json")), "{listing}");
+    }
+}
