@@ -319,8 +319,9 @@ pub type ReadObject<'a> = &'a mut dyn FnMut(&Digest, usize) -> Result<Vec<u8>>;
 
 /// Depths of one directory level: its object, and the shards below it.
 const DEPTHS_PER_LEVEL: usize = 32;
-/// More directories than this in one artifact are refused.
-const MAX_DIRECTORIES: u64 = 4_000_000;
+/// How many directories an artifact may have for every file, and besides.
+const DIRECTORIES_PER_FILE: u64 = 4;
+const DIRECTORIES_BESIDES: u64 = 100_000;
 
 /// Reads a whole directory from its tree objects.
 ///
@@ -391,7 +392,9 @@ fn flatten_level(
     }
     let mut total: u64 = 0;
     for entry in read_level(digest, depth, read)? {
-        if out.len() as u64 >= files.saturating_add(MAX_DIRECTORIES) {
+        if out.len() as u64
+            >= files.saturating_mul(DIRECTORIES_PER_FILE + 1).saturating_add(DIRECTORIES_BESIDES)
+        {
             return Err(Error::new("damaged tree object: more entries than the pointer states"));
         }
         let path = format!("{prefix}{}", entry.name);

@@ -159,7 +159,7 @@ fn nothing_goes_to_a_remote_that_nobody_approved() {
     for wrong in [format!("{url}x"), format!("{url}/x"), "*".to_owned()] {
         clone.env("GIT_MODEL_TRUST", wrong).model(["fetch"]).fails(1, "was not approved here");
     }
-    clone.env("GIT_MODEL_TRUST", format!("s3://other {url}/")).model(["pull"]).ok();
+    clone.env("GIT_MODEL_TRUST", format!("s3://other, {url}/")).model(["pull"]).ok();
     assert_eq!(clone.text("w.bin"), "w");
 
     // A pull request that changes the line sends nothing to the stranger.

@@ -108,6 +108,12 @@ fn what_is_there_is_neither_sent_nor_asked_for_again(place: &Place) {
     let clone = place.clone_of(&repo, "clone");
     clone.model(["pull"]).ok();
     for known in [&repo, &clone] {
+        if !place.url.starts_with("s3:") {
+            // A folder costs no request, so it is looked at: the right one may not be mounted.
+            place.cut_off(known, |known| drop(known.model(["push"]).fails(1, "no such folder")));
+            assert_eq!(pushed(known), 0);
+            continue;
+        }
         place.cut_off(known, |known| {
             assert_eq!(pushed(known), 0);
             known.model(["push"]).says("has everything").ok();
@@ -279,7 +285,7 @@ fn wrong_bytes_in_the_store_are_refused(place: &Place) {
         place.put(&key(&repo.join("w.bin")), wrong.as_bytes());
         let clone = place.clone_of(&repo, &format!("clone-{}", wrong.len()));
         for command in ["fetch", "pull"] {
-            let error = clone.model([command]).fails(1, "object ");
+            let error = clone.model([command]).fails(1, "w.bin: ");
             assert!(error.contains("hint: ") || wrong.len() > 4, "{error}");
         }
         assert!(!clone.exists("w.bin"));
@@ -410,8 +416,12 @@ fn a_replaced_store_is_filled_again(place: &Place) {
     commit_dir(&repo, "dir", "b", "b");
     assert_eq!(pushed(&repo), 3);
     place.delete("*");
+    if !place.url.starts_with("s3:") {
+        repo.model(["push"]).says("hint: mount it").fails(1, "no such folder");
+        std::fs::create_dir_all(&place.url).unwrap();
+    }
     // The next push that has something to send meets another store, and sends everything that it does not have.
     repo.commit_artifact("c.bin", "c", "v2");
-    assert_eq!(pushed(&repo), 4);
+    repo.model(["push"]).says("another store than was pushed to before").says("pushed 4 objects").ok();
     place.clone_of(&repo, "clone").model(["pull"]).ok();
 }

@@ -109,10 +109,7 @@ pub(super) fn push_text(ui: &Ui, report: &push::Report, dry_run: bool) {
         human::bytes(report.bytes)
     ));
     if report.repaired > 0 {
-        ui.say(format!(
-            "of these, {} had another size in the store",
-            human::count(report.repaired, "object")
-        ));
+        ui.say(format!("of these, {} had wrong bytes in the store", human::count(report.repaired, "object")));
     }
 }
 

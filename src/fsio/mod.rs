@@ -66,8 +66,12 @@ pub fn sync_all(paths: &[impl AsRef<Path> + Sync], durability: Durability) -> Re
     let work = || -> Result<()> {
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
             let path = path.as_ref();
-            let file = File::open(path).context(path, "open")?;
-            durability.sync_file(&file, path)?;
+            if path.is_dir() {
+                durability.sync_dir(path)?;
+            } else {
+                let file = File::open(path).context(path, "open")?;
+                durability.sync_file(&file, path)?;
+            }
         }
         Ok(())
     };

@@ -10,9 +10,9 @@ use super::{Ctx, Selection};
 use crate::error::{Error, Result};
 use crate::git::{PointerBlob, RangeEnd};
 use crate::human;
-use crate::id::Digest;
+use crate::id::{Digest, Hasher};
 use crate::pointer::Pointer;
-use crate::remote::{Remote, Upload};
+use crate::remote::{Download, Receive, Remote, Upload};
 use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 
@@ -25,7 +25,7 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// A remote other than the default.
     pub remote: Option<String>,
-    /// Send everything again that is here, whatever the store has.
+    /// Read everything in the store, and send again what is missing or has wrong bytes.
     pub repair: bool,
     /// Only say what would be sent.
     pub dry_run: bool,
@@ -40,7 +40,7 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Of these, objects that the store had already, with another size or not (`--repair`).
+    /// Of these, objects that the store had already, with wrong bytes.
     pub repaired: u64,
     /// Whether another store was found than this clone pushed to before.
     pub store_replaced: bool,
@@ -119,12 +119,13 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     let mut pushed = Pushed::load(ctx.git.common_dir(), &found)?;
     let has_all = |pushed: &Pushed| wanted.versions.keys().all(|digest| pushed.has(digest));
     // A look into a folder costs nothing, and tells when the right one is not mounted. A request would cost something.
-    if !options.repair && has_all(&pushed) && !matches!(found.url, RemoteUrl::Folder(_)) {
+    let costs_a_request = ctx.offline || !matches!(found.url, RemoteUrl::Folder(_));
+    if !options.repair && has_all(&pushed) && costs_a_request {
         return Ok(report);
     }
     let Some((remote, id)) = meet(ctx, &found, options, &pushed)? else {
         // Only a dry run finds a folder that the push itself would make.
-        let plan = plan(ctx, &wanted.versions, &HashMap::new(), &pushed, false);
+        let plan = plan(ctx, &wanted.versions, &HashMap::new(), &pushed);
         report.count(&plan);
         return Ok(report);
     };
@@ -138,8 +139,14 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     if options.repair {
         pushed.forget();
     }
-    let asked = asked(ctx, &wanted.versions, &pushed);
-    let plan = plan(ctx, &wanted.versions, &remote.sizes(&asked)?, &pushed, options.repair);
+    let mut sizes = remote.sizes(&asked(ctx, &wanted.versions, &pushed))?;
+    if options.repair {
+        for damaged in damaged_in_store(ctx, &remote, &sizes)? {
+            // Not the size of any object, so that it counts as there but wrong.
+            sizes.insert(damaged, u64::MAX);
+        }
+    }
+    let plan = plan(ctx, &wanted.versions, &sizes, &pushed);
     report.count(&plan);
     if let Some(limit) = limit
         && report.bytes > limit
@@ -160,6 +167,44 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     lost_versions(&plan.lost, &found).map_or(Ok(report), Err)
 }
 
+/// The objects of the store whose bytes are not what their names say, found out by reading them all.
+fn damaged_in_store(ctx: &Ctx, remote: &Remote, sizes: &HashMap<Digest, u64>) -> Result<Vec<Digest>> {
+    let objects = sizes.iter().map(|(digest, size)| Download {
+        path: digest.to_hex(),
+        digest: *digest,
+        size: *size,
+        exact: true,
+    });
+    let objects: Vec<Download> = objects.collect();
+    let bytes = sizes.values().copied().fold(0, u64::saturating_add);
+    let step = ctx.progress.step("reading the store", objects.len() as u64, bytes);
+    let check = |object: &Download| -> Result<Box<dyn Receive>> {
+        Ok(Box::new(Check { digest: object.digest, hasher: Hasher::default() }))
+    };
+    let failed = remote.download(&objects, &check, step.as_ref())?;
+    Ok(failed.into_iter().map(|(digest, _)| digest).collect())
+}
+
+/// Hashes what comes, and keeps nothing.
+struct Check {
+    digest: Digest,
+    hasher: Hasher,
+}
+
+impl Receive for Check {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        match self.hasher.finish() == self.digest {
+            true => Ok(()),
+            false => Err(Error::new("wrong bytes")),
+        }
+    }
+}
+
 /// Opens the store and asks for its id. `None` for a folder that is not there yet and must not be made.
 fn meet(
     ctx: &Ctx,
@@ -167,6 +212,7 @@ fn meet(
     options: &Options,
     pushed: &Pushed,
 ) -> Result<Option<(Remote, Option<String>)>> {
+    remotes::require_approval(ctx, found, Purpose::Push)?;
     if !options.dry_run {
         let remote = remotes::open(ctx, found, Purpose::Push)?;
         let id = remote.id_or_create()?;
@@ -212,7 +258,7 @@ impl Report {
 struct Plan {
     /// What to send, in stages: each only names what an earlier one brought.
     stages: Vec<Vec<Upload>>,
-    /// Objects that the store has already, and that are sent again because their size is wrong or the user wants it.
+    /// Objects that the store has already, with wrong bytes.
     replaced: u64,
     /// Objects that the store holds once the plan is carried out.
     complete: Vec<Digest>,
@@ -237,7 +283,7 @@ fn asked(ctx: &Ctx, versions: &Versions, pushed: &Pushed) -> Vec<Digest> {
 }
 
 /// Compares what the versions need with the `sizes` that the store has.
-fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &Pushed, repair: bool) -> Plan {
+fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &Pushed) -> Plan {
     let mut plan = Plan::default();
     let mut files: BTreeMap<Digest, Upload> = BTreeMap::new();
     // Deepest first: what a tree object names lies deeper than itself, in every directory that holds it.
@@ -255,7 +301,7 @@ fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &P
         };
         let is_lost = closure.files.iter().any(|file| unavailable(&file.digest, file.size));
         let upload = |digest: Digest, size: u64, inside: &str| {
-            let there = sizes.get(&digest) == Some(&size) && !repair;
+            let there = sizes.get(&digest) == Some(&size);
             let wanted = !pushed.has(&digest) && !there && ctx.cache.holds(&digest, size);
             let path = if inside.is_empty() { path.to_string() } else { format!("{path}/{inside}") };
             wanted.then(|| Upload { path, digest, size, file: ctx.cache.object_path(&digest) })

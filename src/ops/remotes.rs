@@ -143,6 +143,23 @@ fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
 
 /// Opens a remote if it may be used for this.
 pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
+    require_approval(ctx, found, purpose)?;
+    let settings = ctx.settings.remote(&found.name);
+    let access = Access {
+        endpoint: found.endpoint.clone(),
+        region: settings.region.or_else(|| env::first(&env::AWS_REGION)),
+        allow_http: settings.allow_http || local_endpoint(found.endpoint.as_deref()),
+        checksum: settings.checksum,
+        credentials: env::credentials(),
+        durability: ctx.settings.durability,
+        jobs: ctx.settings.jobs,
+        create: purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known(),
+    };
+    Remote::open(&found.url, &access, ctx.interrupt.clone())
+}
+
+/// Refuses what `--offline` or the lack of an approval forbids.
+pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<()> {
     if ctx.offline {
         return Err(Error::new(format!("{}: not contacted because of --offline", found.url)));
     }
@@ -163,18 +180,7 @@ pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
             human::shell_quote(&found.url.to_string())
         )));
     }
-    let settings = ctx.settings.remote(&found.name);
-    let access = Access {
-        endpoint: found.endpoint.clone(),
-        region: settings.region.or_else(|| env::first(&env::AWS_REGION)),
-        allow_http: settings.allow_http || local_endpoint(found.endpoint.as_deref()),
-        checksum: settings.checksum,
-        credentials: env::credentials(),
-        durability: ctx.settings.durability,
-        jobs: ctx.settings.jobs,
-        create: purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known(),
-    };
-    Remote::open(&found.url, &access, ctx.interrupt.clone())
+    Ok(())
 }
 
 /// Plain http never leaves the machine when the endpoint is on it.

@@ -19,7 +19,7 @@ pub(crate) struct PushArgs {
     /// Send to this remote instead of the default
     #[arg(long, value_name = "NAME")]
     remote: Option<String>,
-    /// Send everything again that is here, to mend a store with missing or wrong bytes
+    /// Read everything in the store, and send again what is missing or has wrong bytes
     #[arg(long)]
     repair: bool,
     /// Say what would be sent, and send nothing

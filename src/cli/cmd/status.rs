@@ -65,7 +65,8 @@ fn text(ui: &Ui, ctx: &Ctx, report: &status::Report) -> Result<()> {
     advice.iter().for_each(|hint| ui.hint(hint));
     let clean = report.items.iter().filter(|item| item.state == State::Clean && item.staged).count() as u64;
     let not_pushed = report.items.iter().filter(|item| item.pushed == Some(false)).count() as u64;
-    let size: u64 = report.items.iter().filter_map(|item| item.pointer).map(|pointer| pointer.size).sum();
+    let sizes = report.items.iter().filter_map(|item| item.pointer).map(|pointer| pointer.size);
+    let size = sizes.fold(0, u64::saturating_add);
     ui.say(format!(
         "{} ({}), {clean} in step{}",
         human::count(report.items.len() as u64, "artifact"),
