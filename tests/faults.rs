@@ -1,5 +1,6 @@
 //! Killed, failing and full: whatever happens, old or new complete content, no wrong object, and a rerun just works.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -260,10 +261,15 @@ fn kill_at_random(repo: &Repo, args: &[&str], mut prepare: impl FnMut(u64), mut 
     for round in 0..8u64 {
         prepare(round);
         let mut command = repo.command(BINARY);
-        let mut child = command.args(args).stderr(std::process::Stdio::null()).spawn().unwrap();
+        command.args(args).stderr(std::process::Stdio::null()).process_group(0);
+        let mut child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(u64::from(noise(round, 1)[0]) / 2));
         drop(child.kill());
         child.wait().unwrap();
+        // A git that it had started lives on and finishes what it does.
+        while repo.sh(&format!("kill -0 -{}", child.id())).code == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         unlock_index(repo);
         check(round);
     }
