@@ -12,9 +12,10 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 10] = [
+const OWNERS: [(&str, &str); 11] = [
     ("git2::", "git"),
     ("object_store::", "remote"),
+    ("reqwest::", "remote"),
     ("tokio::", "remote"),
     ("futures::", "remote"),
     ("indicatif::", "cli"),

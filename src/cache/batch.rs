@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,6 +19,8 @@ use crate::id::{Digest, Hasher};
 const FLUSH_COUNT: usize = 8192;
 /// An object of this size or more is published at once.
 const PUBLISH_AT_ONCE: u64 = 8 * 1024 * 1024;
+/// Smaller files are read whole before they are written.
+const SMALL: u64 = 1024 * 1024;
 /// Sharing blocks saves nothing for files smaller than a block.
 const REFLINK_FROM: u64 = 4096;
 
@@ -69,7 +71,14 @@ impl<'a> Batch<'a> {
     ///
     /// The digest is of the copy. Whether the source changed meanwhile is for the caller to find out.
     pub fn add_file(&self, source: &File, size: u64, on_bytes: fsio::OnBytes<'_>) -> Result<Added> {
-        let temp = self.temp()?;
+        if size < SMALL && !self.may_share_blocks(size) {
+            let mut bytes = Vec::with_capacity(size as usize + 1);
+            // One byte more than expected shows that the file has grown.
+            source.take(size + 1).read_to_end(&mut bytes).context(&self.tmp, "read a file into")?;
+            on_bytes(bytes.len() as u64).context(&self.tmp, "read a file into")?;
+            return self.add_bytes(&bytes);
+        }
+        let temp = self.temp_in(&self.tmp)?;
         let path = temp.path().to_path_buf();
         let durable = self.cache.durability == Durability::Full;
         let (digest, size) = if self.try_reflink(source, temp.as_file(), size) {
@@ -83,11 +92,29 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes in bytes that are in memory.
+    ///
+    /// Their name is known before they are written, so the temporary file lies where the object will be: many small files in
+    /// one temporary directory, each renamed to another, would wait for each other in the file system.
     pub fn add_bytes(&self, bytes: &[u8]) -> Result<Added> {
         let digest = Digest::of(bytes);
-        let mut temp = self.temp()?;
+        let added = Added { digest, size: bytes.len() as u64 };
+        if self.published.lock().expect("no thread panicked").contains(&digest) {
+            return Ok(added);
+        }
+        let target = self.cache.object_path(&digest);
+        let dir = target.parent().unwrap_or(&self.tmp);
+        let mut temp = match self.temp_in(dir) {
+            Err(error) if error.is_io(io::ErrorKind::NotFound) => {
+                self.cache.missing_parent(&target)?;
+                self.temp_in(dir)?
+            }
+            temp => temp?,
+        };
         temp.write_all(bytes).context(temp.path(), "write")?;
-        self.take(Waiting { digest, size: bytes.len() as u64, temp: temp.into_temp_path() })
+        if self.cache.durability == Durability::Full {
+            fsio::start_writeback(temp.as_file());
+        }
+        self.take(Waiting { digest, size: added.size, temp: temp.into_temp_path() })
     }
 
     /// Starts taking in an object that comes from elsewhere: at most, or if `exact` exactly, `max` bytes that must hash
@@ -100,7 +127,7 @@ impl<'a> Batch<'a> {
             exact,
             size: 0,
             hasher: Hasher::default(),
-            temp: self.temp()?,
+            temp: self.temp_in(&self.tmp)?,
         })
     }
 
@@ -114,17 +141,21 @@ impl<'a> Batch<'a> {
         Ok(added)
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
+    fn temp_in(&self, dir: &Path) -> Result<NamedTempFile> {
         tempfile::Builder::new()
             .prefix("new-")
             .rand_bytes(12)
             .permissions(fs::Permissions::from_mode(0o444))
-            .tempfile_in(&self.tmp)
-            .context(&self.tmp, "create a file in")
+            .tempfile_in(dir)
+            .context(dir, "create a file in")
+    }
+
+    fn may_share_blocks(&self, size: u64) -> bool {
+        size >= REFLINK_FROM && self.reflinks.load(Ordering::Relaxed)
     }
 
     fn try_reflink(&self, source: &File, target: &File, size: u64) -> bool {
-        if size < REFLINK_FROM || !self.reflinks.load(Ordering::Relaxed) {
+        if !self.may_share_blocks(size) {
             return false;
         }
         let outcome = fsio::reflink(source, target);

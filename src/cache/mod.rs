@@ -120,6 +120,7 @@ impl Cache {
         let tmp = self.root.join("tmp");
         fsio::create_dir_all(&tmp, self.durability)?;
         fsio::create_dir_all(&self.root.join("objects"), self.durability)?;
+        fsio::remove_stale(&tmp)?;
         Ok(Batch::new(self, tmp))
     }
 

@@ -135,6 +135,29 @@ pub fn read_open_bounded(file: File, path: &Path, max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Removes what processes that died left in a directory of temporary files: entries that nobody touched for a day, by the
+/// file system's own clock. Whoever still writes to a file touches it.
+pub fn remove_stale(dir: &Path) -> Result<()> {
+    const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
+    let entries: Vec<_> = match fs::read_dir(dir) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context(dir, "list"),
+    };
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let limit = Clock::read(dir)?.earlier(DAY);
+    for path in entries {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if FileStat::from_metadata(&metadata).changed_before(limit) {
+            // Another process may be at it, too; whatever is left is tried again next time.
+            drop(if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) });
+        }
+    }
+    Ok(())
+}
+
 /// What became of an attempt to share blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reflink {
@@ -183,4 +206,38 @@ pub fn require_space(dir: &Path, needed: u64, purpose: &str) -> Result<()> {
         .hint("free some space, or name the paths you need"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_touched_for_a_day_is_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60);
+        for (name, modified) in [("old", Some(old)), ("new", None)] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            modified.map(|time| file.set_modified(time)).transpose().unwrap();
+        }
+        fs::create_dir(dir.path().join("old-dir")).unwrap();
+        fs::write(dir.path().join("old-dir/file"), "x").unwrap();
+        File::open(dir.path().join("old-dir")).unwrap().set_modified(old).unwrap();
+        remove_stale(dir.path()).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["new"]);
+        remove_stale(&dir.path().join("absent")).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_or_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_atomic(&path, b"one", Durability::Full).unwrap();
+        write_atomic(&path, b"two", Durability::Full).unwrap();
+        assert_eq!(read_bounded(&path, 3).unwrap().as_deref(), Some(b"two".as_slice()));
+        assert!(read_bounded(&path, 2).unwrap_err().one_line().contains("larger than"));
+        assert_eq!(read_bounded(&dir.path().join("absent"), 1).unwrap(), None);
+    }
 }

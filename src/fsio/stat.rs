@@ -87,6 +87,11 @@ impl FileStat {
         if self.mtime % NANOS == 0 && self.ctime % NANOS == 0 { 2 * NANOS } else { NANOS / 100 }
     }
 
+    /// Whether nobody wrote to it since a moment on the same file system's clock.
+    pub fn changed_before(&self, moment: Clock) -> bool {
+        self.mtime < moment.0
+    }
+
     /// Whether, at `now` on the same file system's clock, a further change would show in the stat.
     pub fn settled_at(&self, now: Clock) -> bool {
         self.mtime.max(self.ctime).saturating_add(self.granularity()) < now.0
@@ -113,6 +118,11 @@ impl Clock {
 
     /// Longer than the steps of a file system with sub-second times.
     const STEP: Duration = Duration::from_millis(12);
+
+    /// The moment so many nanoseconds before.
+    pub fn earlier(self, nanoseconds: i64) -> Clock {
+        Clock(self.0.saturating_sub(nanoseconds))
+    }
 
     /// What the file system of `dir` says now.
     pub fn read(dir: &Path) -> Result<Clock> {
