@@ -6,7 +6,7 @@
 //! - floor 4: [`cli`]: words in, words out
 //! - floor 3: [`ops`]: one file per use case; returns data, prints nothing
 //! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`]: each owns one outside world
-//! - floor 1: [`pointer`], [`tree`], [`repo_config`], [`remote_url`], [`yaml`]: values and formats
+//! - floor 1: [`mod@pointer`], [`tree`], [`repo_config`], [`remote_url`], [`yaml`]: values and formats
 //! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`]: ground
 
 pub mod cache;

@@ -15,7 +15,7 @@ const PIPELINE_FROM: u64 = 4 * CHUNK as u64;
 /// Chunks between the reading and the writing side of one file; bounds its memory.
 const IN_FLIGHT: usize = 8;
 /// How much is written before the device is told to start.
-const WRITEBACK_STEP: u64 = 64 * CHUNK as u64;
+const WRITEBACK_STEP: u64 = 32 * CHUNK as u64;
 
 /// Told of every few bytes; an error stops the copy.
 pub type OnBytes<'a> = &'a dyn Fn(u64) -> io::Result<()>;
@@ -31,8 +31,9 @@ pub fn hash_file(file: &File, on_bytes: OnBytes<'_>) -> io::Result<(Digest, u64)
 
 /// Copies `source` to `target` and returns the digest and number of the bytes that were written.
 ///
-/// The bytes are hashed on their way, so the digest is of the copy whatever happens to the source meanwhile. Files of
-/// some size are written by a second thread while the next chunk is hashed. With `writeback`, the device starts early.
+/// The bytes are hashed on their way, so the digest is of the copy whatever happens to the source meanwhile. Files of some
+/// size go through a pipeline: one thread reads, this one hashes, one writes, and with `writeback` one keeps the device busy
+/// from the start, so that a later sync finds little left to do.
 pub fn copy_hashing(
     source: &File,
     target: &File,
@@ -49,19 +50,34 @@ pub fn copy_hashing(
         return Ok(done);
     }
     std::thread::scope(|scope| {
-        let (full_tx, full_rx) = mpsc::sync_channel::<(Vec<u8>, usize)>(IN_FLIGHT);
+        let (read_tx, read_rx) = mpsc::sync_channel::<io::Result<(Vec<u8>, usize)>>(IN_FLIGHT);
+        let (write_tx, write_rx) = mpsc::sync_channel::<(Vec<u8>, usize)>(IN_FLIGHT);
         let (empty_tx, empty_rx) = mpsc::channel::<Vec<u8>>();
+        let (flush_tx, flush_rx) = mpsc::sync_channel::<()>(1);
         for _ in 0..IN_FLIGHT {
             empty_tx.send(vec![0; CHUNK]).expect("the receiver is alive");
         }
+        // Each thread ends when the one it takes from, or the one it gives to, does.
+        scope.spawn(move || {
+            let mut input = source;
+            while let Ok(mut buffer) = empty_rx.recv() {
+                let read = read_full(&mut input, &mut buffer).map(|length| (buffer, length));
+                let more = matches!(&read, Ok((_, length)) if *length > 0);
+                if read_tx.send(read).is_err() || !more {
+                    break;
+                }
+            }
+        });
+        scope.spawn(move || flush_rx.iter().for_each(|()| start_writeback(target)));
         let writer = scope.spawn(move || -> io::Result<()> {
-            let (mut sink, mut written, mut started) = (target, 0, 0);
-            for (buffer, length) in full_rx {
+            let (mut sink, mut since) = (target, 0);
+            for (buffer, length) in write_rx {
                 sink.write_all(&buffer[..length])?;
-                written += length as u64;
-                if writeback && written - started >= WRITEBACK_STEP {
-                    start_writeback(target);
-                    started = written;
+                since += length as u64;
+                if writeback && since >= WRITEBACK_STEP {
+                    // A flush that is still waiting covers these bytes, too.
+                    drop(flush_tx.try_send(()));
+                    since = 0;
                 }
                 // The reading side may be done already.
                 drop(empty_tx.send(buffer));
@@ -70,26 +86,21 @@ pub fn copy_hashing(
         });
         let mut hasher = Hasher::default();
         let mut total = 0;
-        let mut input = source;
-        // Ends when the file does, or when the writer has failed and no buffer comes back.
-        let read = (|| {
-            while let Ok(mut buffer) = empty_rx.recv() {
-                let length = read_full(&mut input, &mut buffer)?;
-                if length == 0 {
-                    break;
-                }
+        let hashed = (|| {
+            for read in read_rx {
+                let (buffer, length) = read?;
                 hasher.update(&buffer[..length]);
                 total += length as u64;
                 on_bytes(length as u64)?;
-                if full_tx.send((buffer, length)).is_err() {
+                if length == 0 || write_tx.send((buffer, length)).is_err() {
                     break;
                 }
             }
             Ok(())
         })();
-        drop(full_tx);
+        drop(write_tx);
         writer.join().expect("the writer does not panic")?;
-        read.map(|()| (hasher.finish(), total))
+        hashed.map(|()| (hasher.finish(), total))
     })
 }
 
