@@ -76,7 +76,7 @@ pub fn copy_hashing(
                 since += length as u64;
                 if writeback && since >= WRITEBACK_STEP {
                     // A flush that is still waiting covers these bytes, too.
-                    drop(flush_tx.try_send(()));
+                    let _covered = flush_tx.try_send(());
                     since = 0;
                 }
                 // The reading side may be done already.
