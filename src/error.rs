@@ -24,6 +24,8 @@ pub enum Kind {
     Refused,
     /// Another process won a race and nothing was changed. Exit code 4.
     Race,
+    /// A command of the user's that was run failed with this exit code, which becomes ours.
+    Command(u8),
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Usage => 2,
             Kind::Refused => 3,
             Kind::Race => 4,
+            Kind::Command(code) => code,
         }
     }
 }

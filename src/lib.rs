@@ -5,25 +5,38 @@
 //!
 //! - floor 4: [`cli`]: words in, words out
 //! - floor 3: [`ops`]: one file per use case; returns data, prints nothing
-//! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`]: each owns one outside world
-//! - floor 1: [`mod@pointer`], [`tree`], [`repo_config`], [`remote_url`], [`yaml`]: values and formats
-//! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`]: ground
+//! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`], [`execution`]: each owns one outside world
+//! - floor 1: values and formats. Storage: [`mod@pointer`], [`tree`], [`repo_config`], [`remote_url`], [`listing`]. Models:
+//!   [`model_yaml`], [`lineage`], [`model_info`], [`release`]. What they are made of: [`codec`], [`values`], [`lockfile`],
+//!   [`json_schema`], [`yaml`]
+//! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`], [`secrets`]: ground
 
 pub mod cache;
 pub mod cli;
+pub mod codec;
 pub mod config;
 pub mod error;
+pub mod execution;
 pub mod fsio;
 pub mod git;
 pub mod human;
 pub mod id;
+pub mod json_schema;
+pub mod lineage;
+pub mod listing;
+pub mod lockfile;
+pub mod model_info;
+pub mod model_yaml;
 pub mod ops;
 pub mod pointer;
 pub mod progress;
+pub mod release;
 pub mod remote;
 pub mod remote_url;
 pub mod repo_config;
 pub mod repo_path;
+pub mod secrets;
 pub mod tree;
+pub mod values;
 pub mod worktree;
 pub mod yaml;

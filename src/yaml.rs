@@ -38,6 +38,11 @@ fn uses_references(line: &str) -> bool {
         .any(|word| word.len() > 1 && word.starts_with(['&', '*', '!']))
 }
 
+/// The number of the first line that holds this text, counted from one.
+pub fn line_of(document: &str, text: &str) -> Option<usize> {
+    document.lines().position(|line| line.contains(text)).map(|at| at + 1)
+}
+
 /// A scalar as it can stand behind `key: `, quoted where plain text would mean something else.
 pub fn scalar(text: &str) -> String {
     serde_yaml::to_string(text).map(|line| line.trim_end().to_owned()).unwrap_or_else(|_| format!("{text:?}"))

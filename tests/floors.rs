@@ -4,15 +4,30 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 const FLOORS: [&[&str]; 5] = [
-    &["error", "id", "repo_path", "progress", "fsio", "human"],
-    &["pointer", "tree", "repo_config", "remote_url", "yaml"],
-    &["git", "cache", "worktree", "remote", "config"],
+    &["error", "id", "repo_path", "progress", "fsio", "human", "secrets"],
+    &[
+        "pointer",
+        "tree",
+        "repo_config",
+        "remote_url",
+        "yaml",
+        "values",
+        "lockfile",
+        "json_schema",
+        "listing",
+        "codec",
+        "release",
+        "model_yaml",
+        "lineage",
+        "model_info",
+    ],
+    &["git", "cache", "worktree", "remote", "config", "execution"],
     &["ops"],
     &["cli"],
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 11] = [
+const OWNERS: [(&str, &str); 15] = [
     ("git2::", "git"),
     ("object_store::", "remote"),
     ("reqwest::", "remote"),
@@ -20,6 +35,10 @@ const OWNERS: [(&str, &str); 11] = [
     ("futures::", "remote"),
     ("indicatif::", "cli"),
     ("clap", "cli"),
+    ("toml::", "values"),
+    ("csv::", "values"),
+    ("semver::", "release"),
+    ("signal_hook::", "execution"),
     ("serde_yaml::", "yaml"),
     ("sha2::", "id"),
     ("println!", "cli"),

@@ -2,6 +2,7 @@
 
 mod bars;
 mod cmd;
+mod comparison;
 mod reference;
 mod render;
 mod ui;
@@ -71,28 +72,25 @@ fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
     match &cli.command {
         cmd::Command::Outside(command) => command.run(ui),
         cmd::Command::Inside(command) => {
+            if let Some(done) = command.run_anywhere(ui) {
+                return done;
+            }
             let git = Git::discover()?;
             if command.is_idle(&git)? {
                 return Ok(());
             }
-            let ctx = context(ui, git, &cli.global)?;
+            let ctx = context(ui, git, &cli.global, !command.passes_signals_on())?;
             // Whatever failed because of an interruption, that is what the user wants to read.
             command.run(ui, &ctx).or_else(|error| ctx.interrupt.check().and(Err(error)))
         }
     }
 }
 
-fn context(ui: &Ui, git: Git, global: &Global) -> Result<Ctx> {
+fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -> Result<Ctx> {
     let interrupt = Interrupt::default();
-    let raised = interrupt.clone();
-    // The first signal asks for a clean end; a second one gets the system's usual answer.
-    ctrlc::set_handler(move || {
-        if raised.is_raised() {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
-        }
-        raised.raise();
-    })
-    .map_err(|error| Error::new("cannot catch signals").caused_by(error))?;
+    if catch_signals {
+        raise_on_signals(interrupt.clone())?;
+    }
     let progress: Box<dyn Progress> = match ui.is_quiet() {
         true => Box::new(Silent),
         false if std::io::stderr().is_terminal() => Box::new(bars::Bars),
@@ -104,6 +102,17 @@ fn context(ui: &Ui, git: Git, global: &Global) -> Result<Ctx> {
         ctx.settings.jobs = Some(usize::from(jobs));
     }
     Ok(ctx)
+}
+
+/// The first signal asks for a clean end; a second one gets the system's usual answer.
+fn raise_on_signals(interrupt: Interrupt) -> Result<()> {
+    ctrlc::set_handler(move || {
+        if interrupt.is_raised() {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+        }
+        interrupt.raise();
+    })
+    .map_err(|error| Error::new("cannot catch signals").caused_by(error))
 }
 
 /// The parser, for completions, man pages and the reference.

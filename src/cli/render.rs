@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Ui;
 use crate::human;
-use crate::ops::{Ctx, fetch, push, sync};
+use crate::ops::{Ctx, fetch, push, record, sync};
 use crate::pointer::{Content, Pointer};
 use crate::repo_path::RepoPath;
 
@@ -27,6 +27,59 @@ pub(super) fn pointer_json(pointer: &Pointer) -> Value {
         }
     }
     value
+}
+
+/// The day of a time in Unix seconds, UTC.
+pub(super) fn day(time: i64) -> String {
+    chrono::DateTime::from_timestamp(time, 0)
+        .map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d").to_string())
+}
+
+/// A difference with its sign.
+pub(super) fn change(change: f64) -> String {
+    // More digits than the values have would only show how computers subtract.
+    let rounded = format!("{change:+.6}");
+    let short = rounded.trim_end_matches('0').trim_end_matches('.');
+    if matches!(short, "+0" | "-0") { format!("{change:+.1e}") } else { short.to_owned() }
+}
+
+/// What recording wrote.
+pub(super) fn record_json(report: &record::Report) -> Value {
+    json!({
+        "model": report.model.name,
+        "path": report.path,
+        "changed": report.changed,
+        "weights": report.lineage.weights.as_ref().map(|weights| weights.sha256),
+        "training_basis": report.lineage.training.as_ref().map(|training| training.basis),
+        "evaluation_bound": report.lineage.metrics().is_some(),
+        "metrics": report.lineage.metrics(),
+        "data": report.lineage.data,
+        "warnings": report.warnings.iter().map(crate::error::Error::one_line).collect::<Vec<_>>(),
+    })
+}
+
+/// Says what recording wrote.
+pub(super) fn record_text(ui: &Ui, ctx: &Ctx, report: &record::Report, dry_run: bool) {
+    let shown = path(ctx, &report.path);
+    if !report.changed {
+        ui.say(format!("{shown}: nothing changed"));
+        return;
+    }
+    if let Some(weights) = &report.lineage.weights {
+        let format = weights.format.as_deref().unwrap_or("format unknown");
+        let parameters = weights.parameters.map(|count| format!(", {}", human::count(count, "parameter")));
+        ui.say(format!(
+            "weights {} ({format}, {}{})",
+            weights.sha256.short(),
+            human::bytes(weights.size),
+            parameters.unwrap_or_default()
+        ));
+    }
+    for (name, value) in report.lineage.metrics().into_iter().flatten().take(10) {
+        ui.say(format!("{} {}", human::escape(name), crate::values::number(*value)));
+    }
+    let verb = if dry_run { "would be recorded" } else { "recorded (staged)" };
+    ui.say(format!("{shown}: {verb}"));
 }
 
 /// What a sync did.

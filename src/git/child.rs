@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::{ACTIVE_ENV, Git};
 use crate::error::{Error, Result};
 use crate::human;
+use crate::repo_path::RepoPath;
 
 /// A `git` command that is about to run.
 pub(super) struct Child {
@@ -26,6 +28,30 @@ where
 }
 
 impl Child {
+    /// Sets an environment variable.
+    pub(super) fn env(mut self, name: &str, value: &Path) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Removes an environment variable.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Adds arguments.
+    pub(super) fn args<'s>(mut self, args: impl IntoIterator<Item = &'s str>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Adds paths from the top of the worktree, in which no character is special to git.
+    pub(super) fn paths(mut self, paths: &[RepoPath]) -> Self {
+        self.command.args(paths.iter().map(|path| format!(":(top,literal){path}")));
+        self
+    }
+
     /// Writes `input` to its standard input.
     pub(super) fn input(mut self, input: Vec<u8>) -> Self {
         self.input = input;

@@ -5,8 +5,10 @@
 //! repository is left to `git`, so that the user's filters, hooks, locks and index format are obeyed exactly.
 
 mod child;
+pub mod files;
 pub mod hooks;
 mod read;
+pub mod tags;
 mod write;
 
 use std::cell::OnceCell;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context, Error, Result};
 use crate::repo_path::RepoPath;
 
-pub use read::{IndexPointer, PointerBlob, RangeEnd};
+pub use read::{Commit, IndexPointer, PointerBlob, RangeEnd};
 pub use write::Staging;
 
 /// Set for every `git` that this program runs, so that hooks started by it know to stay quiet.
@@ -49,6 +51,8 @@ pub struct Git {
     top: Option<PathBuf>,
     lib: Option<git2::Repository>,
     config: OnceCell<Vec<(String, String)>>,
+    /// Whether this is another repository than the one that the current directory and the environment lead to.
+    elsewhere: bool,
 }
 
 impl std::fmt::Debug for Git {
@@ -77,6 +81,7 @@ impl Git {
             },
             lib: Some(lib),
             config: OnceCell::new(),
+            elsewhere: false,
         })
     }
 
@@ -99,7 +104,32 @@ impl Git {
             top: if bare == "true" { None } else { top_by_child()? },
             lib: None,
             config: OnceCell::new(),
+            elsewhere: false,
         })
+    }
+
+    /// Opens a bare repository by its git dir, whatever the current directory is.
+    pub fn open_bare(git_dir: &Path) -> Result<Git> {
+        let git_dir = absolute(git_dir)?;
+        let lib = git2::Repository::open_bare(&git_dir).ok();
+        Ok(Git {
+            common_dir: git_dir.clone(),
+            git_dir,
+            top: None,
+            lib,
+            config: OnceCell::new(),
+            elsewhere: true,
+        })
+    }
+
+    /// A `git` command in this repository.
+    fn git<I, S>(&self, args: I) -> child::Child
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<std::ffi::OsStr>,
+    {
+        let child = child::git(args);
+        if self.elsewhere { child.env("GIT_DIR", &self.git_dir).without("GIT_WORK_TREE") } else { child }
     }
 
     /// This worktree's own git dir.

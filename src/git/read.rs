@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Git, Oid, child};
 use crate::error::{Error, Result};
 use crate::human;
+use crate::lineage;
 use crate::repo_path::{POINTER_SUFFIX, RepoPath};
 
 /// An index entry whose path ends like a pointer's.
@@ -20,13 +21,24 @@ pub struct IndexPointer {
     pub skipped: bool,
 }
 
-/// A pointer in a commit.
+/// A pointer, or another file that says what is to be stored, in a commit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PointerBlob {
-    /// The pointer's path.
+    /// Its path.
     pub path: RepoPath,
     /// Its blob.
     pub blob: Oid,
+}
+
+/// A commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its id.
+    pub id: Oid,
+    /// When it was made, in Unix seconds.
+    pub time: i64,
+    /// The first line of its message.
+    pub subject: String,
 }
 
 /// One end of a range of commits.
@@ -53,7 +65,7 @@ impl Git {
             return found;
         }
         let pattern = format!(":(top,glob)**/*{POINTER_SUFFIX}");
-        let staged = child::git(["ls-files", "-s", "-t", "-z", "--full-name", "--", &pattern]).output()?;
+        let staged = self.git(["ls-files", "-s", "-t", "-z", "--full-name", "--", &pattern]).output()?;
         records(&staged).filter_map(parse_ls_files).collect()
     }
 
@@ -62,7 +74,7 @@ impl Git {
         if let Some(found) = self.lib.as_ref().and_then(|lib| commit_pointers_lib(lib, commit)) {
             return found;
         }
-        let listed = child::git(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).output()?;
+        let listed = self.git(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).output()?;
         records(&listed)
             .filter_map(|record| {
                 let (head, path) = split_tab(record)?;
@@ -75,10 +87,10 @@ impl Git {
             .collect()
     }
 
-    /// Every pointer that some commit of the range added or changed, each once.
+    /// Every pointer and every `lineage.yaml` that some commit of the range added or changed, each once.
     ///
     /// In a shallow clone the oldest commits count as adding everything they hold.
-    pub fn range_pointers(&self, range: &[RangeEnd]) -> Result<Vec<PointerBlob>> {
+    pub fn range_blobs(&self, range: &[RangeEnd]) -> Result<Vec<PointerBlob>> {
         let mut args = vec![
             "-c".to_owned(),
             "log.showRoot=true".to_owned(),
@@ -103,7 +115,8 @@ impl Git {
         }
         args.push("--".to_owned());
         args.push(format!(":(top,glob)**/*{POINTER_SUFFIX}"));
-        let raw = child::git(args).output()?;
+        args.push(format!(":(top,glob)**/{}", lineage::FILE_NAME));
+        let raw = self.git(args).output()?;
         let mut found = BTreeSet::new();
         let mut fields = records(&raw);
         while let Some(head) = fields.next() {
@@ -113,7 +126,7 @@ impl Git {
             let head = String::from_utf8_lossy(head);
             let mut words = head.split(' ');
             let mode = words.nth(1).and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0);
-            if let Some(blob) = words.nth(1).filter(|_| is_pointer(path, mode)) {
+            if let Some(blob) = words.nth(1).filter(|_| is_pointer(path, mode) || is_record(path, mode)) {
                 found.insert(PointerBlob { path: RepoPath::from_bytes(path)?, blob: Oid::new(blob)? });
             }
         }
@@ -125,12 +138,12 @@ impl Git {
         if let Some(bytes) = self.lib.as_ref().and_then(|lib| blob_lib(lib, id, max)) {
             return bytes;
         }
-        let size = child::git(["cat-file", "-s", id.as_str()]).output()?;
+        let size = self.git(["cat-file", "-s", id.as_str()]).output()?;
         let size: u64 = String::from_utf8_lossy(&size).trim().parse().unwrap_or(u64::MAX);
         if size > max {
             return Err(too_large(id, max));
         }
-        child::git(["cat-file", "blob", id.as_str()]).output()
+        self.git(["cat-file", "blob", id.as_str()]).output()
     }
 
     /// The blob at `path` in a commit, if there is one.
@@ -154,6 +167,11 @@ impl Git {
         })
     }
 
+    /// The object that an expression names, if there is one.
+    pub fn resolve(&self, expression: &str) -> Result<Option<Oid>> {
+        self.resolve_object(expression)
+    }
+
     fn resolve_object(&self, expression: &str) -> Result<Option<Oid>> {
         if expression.starts_with('-') {
             return Err(Error::usage(format!("{}: not a revision", human::escape(expression))));
@@ -163,18 +181,36 @@ impl Git {
         {
             return Oid::new(&object.id().to_string()).map(Some);
         }
-        let output =
-            child::git(["rev-parse", "--quiet", "--verify", "--end-of-options", expression]).run()?;
+        let output = self.git(["rev-parse", "--quiet", "--verify", "--end-of-options", expression]).run()?;
         match output.status.success() {
             true => Oid::new(String::from_utf8_lossy(&output.stdout).trim()).map(Some),
             false => Ok(None),
         }
     }
 
+    /// Commits that changed the file at `path`, newest first.
+    pub fn file_history(&self, start: &Oid, path: &RepoPath, most: Option<usize>) -> Result<Vec<Commit>> {
+        let mut args =
+            vec!["log".to_owned(), "--no-show-signature".to_owned(), "--format=%H %ct %s".to_owned()];
+        args.extend(most.map(|most| format!("--max-count={most}")));
+        args.extend([start.as_str().to_owned(), "--".to_owned(), format!(":(top,literal){path}")]);
+        let listed = self.git(args).output()?;
+        let commit = |line: &str| {
+            let mut words = line.splitn(3, ' ');
+            let (id, time) = (words.next()?, words.next()?.parse().ok()?);
+            Some(Oid::new(id).map(|id| Commit {
+                id,
+                time,
+                subject: words.next().unwrap_or_default().to_owned(),
+            }))
+        };
+        String::from_utf8_lossy(&listed).lines().filter_map(commit).collect()
+    }
+
     /// Paths that git tracks at or below `path`.
     pub fn tracked_below(&self, path: &RepoPath) -> Result<Vec<RepoPath>> {
         let pattern = format!(":(top,literal){path}");
-        let listed = child::git(["ls-files", "-z", "--full-name", "--", &pattern]).output()?;
+        let listed = self.git(["ls-files", "-z", "--full-name", "--", &pattern]).output()?;
         records(&listed).map(RepoPath::from_bytes).collect()
     }
 
@@ -182,13 +218,13 @@ impl Git {
     pub fn staged_paths(&self) -> Result<Vec<RepoPath>> {
         let args =
             ["diff", "--cached", "--name-only", "-z", "--no-renames", "--diff-filter=ACMT", "--no-ext-diff"];
-        let listed = child::git(args).output()?;
+        let listed = self.git(args).output()?;
         Ok(records(&listed).filter_map(|path| RepoPath::from_bytes(path).ok()).collect())
     }
 
     /// Whether this object is in the repository.
     pub fn has_object(&self, id: &Oid) -> Result<bool> {
-        Ok(child::git(["cat-file", "-e", id.as_str()]).run()?.status.success())
+        Ok(self.git(["cat-file", "-e", id.as_str()]).run()?.status.success())
     }
 
     /// Takes an object id from what git passes to a hook.
@@ -200,7 +236,7 @@ impl Git {
     pub fn ignored(&self, paths: &[RepoPath]) -> Result<Vec<(RepoPath, String)>> {
         let input = paths.iter().flat_map(|path| format!("{path}\0").into_bytes()).collect();
         let args = ["check-ignore", "-z", "-v", "--no-index", "--stdin"];
-        let output = child::git(args).at_top(self)?.input(input).run()?;
+        let output = self.git(args).at_top(self)?.input(input).run()?;
         // Exit code 1 only means that nothing is ignored.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(child::failure("git check-ignore", &output));
@@ -224,7 +260,7 @@ impl Git {
         if let Some(entries) = self.config.get() {
             return Ok(entries);
         }
-        let output = child::git(["config", "-z", "--get-regexp", "^model\\."]).run()?;
+        let output = self.git(["config", "-z", "--get-regexp", "^model\\."]).run()?;
         // Exit code 1 only means that there are none.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(child::failure("git config", &output));
@@ -242,7 +278,7 @@ impl Git {
 
     /// One value of the user's configuration, of any key.
     pub fn config_value(&self, key: &str) -> Result<Option<String>> {
-        let output = child::git(["config", "--get", key]).run()?;
+        let output = self.git(["config", "--get", key]).run()?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned()))
     }
 }
@@ -254,11 +290,16 @@ fn is_pointer(path: &[u8], mode: u32) -> bool {
             .is_some_and(|stem| !stem.is_empty() && !stem.ends_with(b"/"))
 }
 
-fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn is_record(path: &[u8], mode: u32) -> bool {
+    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+    REGULAR.contains(&mode) && name == lineage::FILE_NAME.as_bytes()
+}
+
+pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|&b| b == 0).filter(|record| !record.is_empty())
 }
 
-fn split_tab(record: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn split_tab(record: &[u8]) -> Option<(&str, &[u8])> {
     let at = record.iter().position(|&b| b == b'\t')?;
     Some((std::str::from_utf8(&record[..at]).ok()?, &record[at + 1..]))
 }
@@ -280,9 +321,16 @@ fn parse_ls_files(record: &[u8]) -> Option<Result<IndexPointer>> {
     })
 }
 
+/// The index as it is on disk now: libgit2 keeps the one that it read first. `None` when it cannot read this index.
+pub(super) fn current_index(lib: &git2::Repository) -> Option<git2::Index> {
+    let mut index = lib.index().ok()?;
+    index.read(false).ok()?;
+    Some(index)
+}
+
 /// `None` when libgit2 cannot read this index.
 fn index_pointers_lib(lib: &git2::Repository) -> Option<Result<Vec<IndexPointer>>> {
-    let index = lib.index().ok()?;
+    let index = current_index(lib)?;
     let pointers = index.iter().filter(|entry| is_pointer(&entry.path, entry.mode)).map(|entry| {
         Ok(IndexPointer {
             path: RepoPath::from_bytes(&entry.path)?,

@@ -31,7 +31,7 @@ impl Git {
         let input: Vec<u8> = paths.iter().flat_map(|path| format!("{path}\0").into_bytes()).collect();
         for pause in PAUSES_MS.map(Some).into_iter().chain([None]) {
             let args = ["update-index", "--add", "--remove", "-z", "--stdin"];
-            let output = child::git(args).at_top(self)?.input(input.clone()).run()?;
+            let output = self.git(args).at_top(self)?.input(input.clone()).run()?;
             if output.status.success() {
                 return Ok(Staging::Done);
             }
@@ -47,22 +47,22 @@ impl Git {
 
     /// Runs `git checkout <args>` with the user's terminal, without git-model's hooks. `false` when git refused.
     pub fn checkout(&self, args: &[String]) -> Result<bool> {
-        child::git(std::iter::once("checkout").chain(args.iter().map(String::as_str))).interactive()
+        self.git(std::iter::once("checkout").chain(args.iter().map(String::as_str))).interactive()
     }
 
     /// Sets a key of the repository's own configuration.
     pub fn set_config(&self, key: &str, value: &str) -> Result<()> {
-        child::git(["config", "--local", key, value]).output().map(drop)
+        self.git(["config", "--local", key, value]).output().map(drop)
     }
 
     /// Adds one more value to a key of the repository's own configuration.
     pub fn add_config(&self, key: &str, value: &str) -> Result<()> {
-        child::git(["config", "--local", "--add", key, value]).output().map(drop)
+        self.git(["config", "--local", "--add", key, value]).output().map(drop)
     }
 
     /// Where git looks for hooks; `core.hooksPath` may have put that anywhere.
     pub(super) fn hooks_dir(&self) -> Result<std::path::PathBuf> {
-        let answer = child::git(["rev-parse", "--git-path", "hooks"]).output()?;
+        let answer = self.git(["rev-parse", "--git-path", "hooks"]).output()?;
         let text = String::from_utf8(answer)
             .map_err(|error| Error::new("core.hooksPath: not UTF-8").caused_by(error))?;
         let cwd =

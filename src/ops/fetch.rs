@@ -95,7 +95,7 @@ fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<Wanted>
         let id = ctx.git.require_commit(revision)?;
         wanted.versions.extend(ctx.commit_artifacts(&id, selection)?);
         if options.history {
-            for entry in ctx.git.range_pointers(&[RangeEnd::Include(id.as_str().to_owned())])? {
+            for entry in ctx.git.range_blobs(&[RangeEnd::Include(id.as_str().to_owned())])? {
                 let Some(path) = entry.path.artifact().filter(|path| selection.contains(path)) else {
                     continue;
                 };
@@ -128,6 +128,19 @@ pub(super) fn ensure(
     fetcher.fetch(&missing, limit)?;
     fetcher.remember(wanted)?;
     fetcher.finish()
+}
+
+/// The bytes of an object that is not an artifact's, such as a listing: from the cache, else from the default remote.
+pub(super) fn ensure_small(ctx: &Ctx, what: &str, digest: Digest, max: u64) -> Result<Vec<u8>> {
+    if let Some(bytes) = ctx.cache.read_small(&digest, max)? {
+        return Ok(bytes);
+    }
+    let mut fetcher = Fetcher::new(ctx, None, None);
+    fetcher.download(&[Download { path: what.to_owned(), digest, size: max, exact: false }], 0)?;
+    fetcher.finish()?;
+    ctx.cache
+        .read_small(&digest, max)?
+        .ok_or_else(|| Error::new(format!("{}: it vanished", human::escape(what))))
 }
 
 struct Fetcher<'a> {

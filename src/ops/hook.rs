@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::artifacts::{Artifact, read_pointer};
+use super::models::Place;
 use super::observe::{OnDisk, Reading};
 use super::push::{self, Wanted};
-use super::{Ctx, Selection, kept, sync};
+use super::{Ctx, Selection, declared, kept, sync};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
 use crate::git::{Git, IndexPointer, RangeEnd};
 use crate::human;
 use crate::id::Digest;
+use crate::lineage;
+use crate::model_yaml;
 use crate::progress::Silent;
 use crate::repo_path::RepoPath;
 use crate::worktree::{Records, Root, swap};
@@ -178,10 +181,25 @@ pub fn pre_commit(ctx: &Ctx) -> Result<()> {
         }
     }
     let staged: BTreeSet<RepoPath> = staged.into_iter().collect();
-    for entry in pointers.iter().filter(|entry| staged.contains(&entry.path)) {
+    let recorded = recorded_pointers(ctx, &staged)?;
+    for entry in
+        pointers.iter().filter(|entry| staged.contains(&entry.path) || recorded.contains(&entry.path))
+    {
         refuse_stale(ctx, entry)?;
     }
     Ok(())
+}
+
+/// Pointers that a record of the commit is about: what it states must be true of the content that is here.
+fn recorded_pointers(ctx: &Ctx, staged: &BTreeSet<RepoPath>) -> Result<BTreeSet<RepoPath>> {
+    let mut pointers = BTreeSet::new();
+    for record in staged.iter().filter(|path| path.name() == lineage::FILE_NAME) {
+        let declaration = record.sibling(model_yaml::FILE_NAME)?;
+        // A declaration that cannot be read is for `record` and `check` to explain.
+        let Ok(Some(model)) = ctx.model_at(&declaration, Place::Worktree) else { continue };
+        pointers.extend(declared::paths_of(&model).into_iter().filter(|path| path.artifact().is_some()));
+    }
+    Ok(pointers)
 }
 
 fn refuse_stale(ctx: &Ctx, entry: &IndexPointer) -> Result<()> {
@@ -231,7 +249,7 @@ pub fn pre_push(ctx: &Ctx, git_remote: &str, input: &str) -> Result<Report> {
         if !git_remote.contains(['/', ':']) {
             range.push(RangeEnd::ExcludeRemote(git_remote.to_owned()));
         }
-        wanted.extend_from_blobs(ctx, &ctx.git.range_pointers(&range)?, &Selection::all())?;
+        wanted.extend_from_blobs(ctx, &ctx.git.range_blobs(&range)?, &Selection::all())?;
     }
     if !wanted.is_empty() {
         let limit = Some(ctx.settings.prepush_limit);

@@ -2,24 +2,36 @@
 
 pub mod add;
 pub mod artifacts;
+pub mod bundle;
 pub mod checkout;
+pub mod compare;
+mod declared;
 pub mod diff;
 pub mod fetch;
 pub mod hook;
+pub mod info;
 pub mod init;
 mod kept;
 pub mod list;
+pub mod log;
 pub mod merge;
+pub mod models;
 pub mod mv;
+pub mod new;
 mod observe;
 pub mod push;
 pub mod pushed;
+pub mod record;
+pub mod registry;
 pub mod remotes;
 pub mod remove;
+pub mod run;
+pub mod snapshot;
 mod stage;
 pub mod status;
 pub mod sync;
 pub mod verify;
+mod weights;
 
 use std::path::PathBuf;
 

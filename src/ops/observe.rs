@@ -7,14 +7,14 @@ use rayon::prelude::*;
 use super::Ctx;
 use crate::cache::{Batch, Cache};
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Clock, FileStat, Kind};
+use crate::fsio::{self, Clock, Kind};
 use crate::human;
 use crate::id::Digest;
 use crate::pointer::{Content, MAX_BYTES, Pointer};
 use crate::progress::{Interrupt, Step};
 use crate::repo_path::{POINTER_SUFFIX, RepoPath};
 use crate::tree::{self, FlatEntry};
-use crate::worktree::{Record, RecordEntry, Records, Root, Scan, Scanned, scan};
+use crate::worktree::{LastParent, Record, RecordEntry, Records, Root, Scan, Scanned, scan};
 
 /// How often a file that changes while it is read is tried again.
 const ATTEMPTS: u32 = 3;
@@ -141,9 +141,9 @@ impl Observer<'_> {
         let clock = self.clock(&to_read)?;
         let read: Vec<(usize, RecordEntry)> = to_read
             .par_iter()
-            .map(|&(at, scanned)| {
+            .map_init(LastParent::default, |last, &(at, scanned)| {
                 self.interrupt.check()?;
-                self.read(path, scanned, clock, reading).map(|entry| (at, entry))
+                self.read(path, scanned, last, clock, reading).map(|entry| (at, entry))
             })
             .collect::<Result<_>>()?;
         let proved = read.is_empty() && matched.len() == known.len() && record.is_some();
@@ -227,6 +227,7 @@ impl Observer<'_> {
         &self,
         path: &RepoPath,
         scanned: &Scanned,
+        last: &mut LastParent,
         clock: Clock,
         reading: Reading<'_>,
     ) -> Result<RecordEntry> {
@@ -237,15 +238,9 @@ impl Observer<'_> {
         if matches!(reading, Reading::Keep(_)) {
             self.refuse_nested(&full, scanned)?;
         }
-        let entry = self.root.entry(&full)?.ok_or_else(|| changing(path, &scanned.path))?;
+        let entry = self.root.entry(&full, last)?.ok_or_else(|| changing(path, &scanned.path))?;
         for attempt in 0..ATTEMPTS {
-            let file = entry.open()?.ok_or_else(|| changing(path, &scanned.path))?;
-            let stat = || {
-                file.metadata()
-                    .map(|metadata| FileStat::from_metadata(&metadata))
-                    .context(entry.path(), "read")
-            };
-            let before = stat()?;
+            let (file, before) = entry.open()?.ok_or_else(|| changing(path, &scanned.path))?;
             let on_bytes = |bytes| {
                 self.step.advance(bytes);
                 self.interrupt.check_io()
@@ -258,8 +253,8 @@ impl Observer<'_> {
                 }
                 _ => fsio::hash_file(&file, &on_bytes).context(entry.path(), "read")?,
             };
-            let unchanged =
-                before.unchanged(&stat()?) && entry.stat()?.is_some_and(|now| before.unchanged(&now));
+            // The name still stands for the inode that was read, and nothing was written to it meanwhile.
+            let unchanged = entry.stat()?.is_some_and(|now| before.unchanged(&now));
             if unchanged && size == before.size {
                 self.step.finish_one();
                 let settled = before.settled_at(clock);

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::git::{PointerBlob, RangeEnd};
 use crate::human;
 use crate::id::{Digest, Hasher};
-use crate::pointer::Pointer;
+use crate::lineage::{self, Lineage};
+use crate::pointer::{Content, Pointer};
 use crate::remote::{Download, Receive, Remote, Upload};
 use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
@@ -68,7 +69,7 @@ pub fn push(ctx: &Ctx, options: &Options) -> Result<Report> {
         ranges.push(RangeEnd::Include(ctx.git.require_commit(revision)?.as_str().to_owned()));
     }
     if !ranges.is_empty() {
-        wanted.extend_from_blobs(ctx, &ctx.git.range_pointers(&ranges)?, &selection)?;
+        wanted.extend_from_blobs(ctx, &ctx.git.range_blobs(&ranges)?, &selection)?;
     }
     send(ctx, wanted, options, None)
 }
@@ -93,6 +94,10 @@ impl Wanted {
         selection: &Selection,
     ) -> Result<()> {
         for entry in blobs {
+            if entry.path.name() == lineage::FILE_NAME {
+                self.extend_from_record(ctx, entry);
+                continue;
+            }
             let Some(path) = entry.path.artifact().filter(|path| selection.contains(path)) else { continue };
             match ctx.blob_pointer(&entry.blob, &path) {
                 Ok(pointer) => self.insert(path, pointer),
@@ -100,6 +105,22 @@ impl Wanted {
             }
         }
         Ok(())
+    }
+
+    /// Takes the listings of outside data that a record names, as far as they are here: whoever made one has it.
+    fn extend_from_record(&mut self, ctx: &Ctx, entry: &PointerBlob) {
+        let bytes = ctx.git.blob(&entry.blob, lineage::MAX_BYTES);
+        // A record that cannot be read is for its own commands to explain.
+        let Ok(record) = bytes.and_then(|bytes| Lineage::parse(&bytes, entry.path.as_str())) else { return };
+        for data in record.data.iter().filter(|data| data.url.is_some()) {
+            let digest = data.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
+            if let Some((digest, size)) =
+                digest.and_then(|digest| Some((digest, ctx.cache.size_of(&digest)?)))
+            {
+                let pointer = Pointer { content: Content::File { executable: false }, digest, size };
+                self.insert(entry.path.clone(), pointer);
+            }
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -134,7 +134,7 @@ fn no_default(ctx: &Ctx) -> Error {
     }
 }
 
-fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
+pub(super) fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
     match url {
         RemoteUrl::S3 { .. } => settings.endpoint.clone().or_else(|| env::first(&env::AWS_ENDPOINT)),
         RemoteUrl::Folder(_) => None,

@@ -6,6 +6,7 @@
 mod connect;
 mod explain;
 mod layout;
+mod outside;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use crate::progress::Interrupt;
 use crate::remote_url::RemoteUrl;
 
 pub use connect::Access;
+pub use outside::head_url;
 pub use transfer::{Download, Receive, Upload};
 
 /// Up to this many objects are asked for one by one; for more, the store is listed.

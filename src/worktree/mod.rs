@@ -10,5 +10,5 @@ pub mod swap;
 
 pub use place::{LinkMode, Staging};
 pub use records::{Record, RecordEntry, Records};
-pub use root::Root;
+pub use root::{LastParent, Root};
 pub use scan::{Scan, Scanned, scan};

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -116,19 +117,29 @@ impl Root {
     }
 
     /// Goes to the directory of `path` once, for several questions about it. `None` when there is no such directory.
-    pub fn entry(&self, path: &RepoPath) -> Result<Option<Entry>> {
-        let parent = self.parent(path)?;
-        Ok(parent.map(|parent| Entry { parent, name: path.name().to_owned(), full: self.full(path) }))
+    ///
+    /// `last` remembers the directory: who asks for its files one after the other opens it once.
+    pub fn entry(&self, path: &RepoPath, last: &mut LastParent) -> Result<Option<Entry>> {
+        let dir = path.parent();
+        if last.0.as_ref().is_none_or(|(known, _)| *known != dir) {
+            last.0 = self.parent(path)?.map(|fd| (dir, Arc::new(fd)));
+        }
+        Ok(last.0.as_ref().map(|(_, parent)| Entry {
+            parent: Arc::clone(parent),
+            name: path.name().to_owned(),
+            full: self.full(path),
+        }))
     }
 
     /// The stat of what is at `path` itself. `None` when there is nothing.
     pub fn stat(&self, path: &RepoPath) -> Result<Option<FileStat>> {
-        self.entry(path)?.map_or(Ok(None), |entry| entry.stat())
+        self.entry(path, &mut LastParent::default())?.map_or(Ok(None), |entry| entry.stat())
     }
 
     /// Opens a regular file for reading. `None` when there is nothing.
     pub fn open_file(&self, path: &RepoPath) -> Result<Option<File>> {
-        self.entry(path)?.map_or(Ok(None), |entry| entry.open())
+        let entry = self.entry(path, &mut LastParent::default())?;
+        Ok(entry.map_or(Ok(None), |entry| entry.open())?.map(|(file, _)| file))
     }
 
     /// A whole small file. `None` when there is none.
@@ -217,10 +228,14 @@ impl Root {
     }
 }
 
+/// The directory that was opened last.
+#[derive(Debug, Default)]
+pub struct LastParent(Option<(Option<RepoPath>, Arc<OwnedFd>)>);
+
 /// A name in an open directory.
 #[derive(Debug)]
 pub struct Entry {
-    parent: OwnedFd,
+    parent: Arc<OwnedFd>,
     name: String,
     full: PathBuf,
 }
@@ -231,8 +246,8 @@ impl Entry {
         stat_at(&self.parent, OsStr::new(&self.name)).context(&self.full, "read")
     }
 
-    /// Opens it, if it is a regular file. `None` when there is nothing.
-    pub fn open(&self) -> Result<Option<File>> {
+    /// Opens it, if it is a regular file, and says what it then is. `None` when there is nothing.
+    pub fn open(&self) -> Result<Option<(File, FileStat)>> {
         open_file_at(&self.parent, OsStr::new(&self.name)).context(&self.full, "open")
     }
 
@@ -260,7 +275,7 @@ pub(super) fn stat_at(dir: impl AsFd, name: &OsStr) -> std::io::Result<Option<Fi
 }
 
 /// Opens `name` in an open directory for reading, if it is a regular file. Never waits, as opening a FIFO would.
-pub(super) fn open_file_at(dir: impl AsFd, name: &OsStr) -> std::io::Result<Option<File>> {
+pub(super) fn open_file_at(dir: impl AsFd, name: &OsStr) -> std::io::Result<Option<(File, FileStat)>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -270,8 +285,9 @@ pub(super) fn open_file_at(dir: impl AsFd, name: &OsStr) -> std::io::Result<Opti
         }
         Err(errno) => return Err(errno.into()),
     };
-    match file.metadata()?.is_file() {
-        true => Ok(Some(file)),
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok(Some((file, FileStat::from_metadata(&metadata)))),
         false => Err(std::io::Error::other("it is not a regular file")),
     }
 }

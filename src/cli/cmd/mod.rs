@@ -2,20 +2,26 @@
 
 mod add;
 mod checkout;
+mod compare;
 mod completions;
 mod diff;
 mod fetch;
 mod hook;
+mod info;
 mod init;
+mod log;
 mod ls;
 mod man;
 mod merge_driver;
 mod mv;
+mod new;
 mod pull;
 mod push;
+mod record;
 mod reference;
 mod remote;
 mod rm;
+mod run;
 mod status;
 mod sync;
 mod textconv;
@@ -53,6 +59,12 @@ pub(super) enum Inside {
     Checkout(checkout::CheckoutArgs),
     Remote(remote::RemoteArgs),
     Verify(verify::VerifyArgs),
+    New(new::NewArgs),
+    Record(record::RecordArgs),
+    Run(run::RunArgs),
+    Log(log::LogArgs),
+    Compare(compare::CompareArgs),
+    Info(info::InfoArgs),
     Hook(hook::HookArgs),
 }
 
@@ -74,6 +86,19 @@ impl Inside {
         }
     }
 
+    /// Whether signals are for a command that it runs, and not for git-model.
+    pub(super) fn passes_signals_on(&self) -> bool {
+        matches!(self, Inside::Run(_))
+    }
+
+    /// Carries out what needs no repository after all. `None` when it does need one.
+    pub(super) fn run_anywhere(&self, ui: &Ui) -> Option<Result<()>> {
+        match self {
+            Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
+            _ => None,
+        }
+    }
+
     pub(super) fn run(&self, ui: &Ui, ctx: &Ctx) -> Result<()> {
         match self {
             Inside::Init(args) => init::run(ui, ctx, args),
@@ -90,6 +115,12 @@ impl Inside {
             Inside::Checkout(args) => checkout::run(ui, ctx, args),
             Inside::Remote(args) => remote::run(ui, ctx, args),
             Inside::Verify(args) => verify::run(ui, ctx, args),
+            Inside::New(args) => new::run(ui, ctx, args),
+            Inside::Record(args) => record::run(ui, ctx, args),
+            Inside::Run(args) => run::run(ui, ctx, args),
+            Inside::Log(args) => log::run(ui, ctx, args),
+            Inside::Compare(args) => compare::run(ui, ctx, args),
+            Inside::Info(args) => info::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cli::{Ui, render};
 use crate::error::{Error, Result};
 use crate::human;
-use crate::ops::{Ctx, verify};
+use crate::ops::{Ctx, snapshot, verify};
 
 /// Read every byte of the cached content and of the worktree's artifacts, and check it
 ///
@@ -16,12 +16,54 @@ pub(crate) struct VerifyArgs {
     /// Only these artifacts
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Look at this outside data snapshot of a model instead, and tell what changed there since it was recorded
+    #[arg(long, value_name = "NAME", conflicts_with = "paths")]
+    data: Option<String>,
+    /// The model whose data that is; may be left out when there is only one
+    #[arg(long, requires = "data")]
+    model: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Keys that are listed of each kind; more are counted only.
+const SHOWN: usize = 50;
+
+fn run_data(ui: &Ui, ctx: &Ctx, args: &VerifyArgs, name: &str) -> Result<()> {
+    let (data, changes) = snapshot::verify(ctx, args.model.as_deref(), name)?;
+    if args.json {
+        ui.json("verify-data", json!({ "data": data, "changes": changes }))?;
+    } else {
+        for (word, keys) in
+            [("added", &changes.added), ("changed", &changes.changed), ("removed", &changes.removed)]
+        {
+            for key in keys.iter().take(SHOWN) {
+                ui.out(format!("{word:<8} {}", human::escape(key)))?;
+            }
+            if keys.len() > SHOWN {
+                ui.out(format!("{word:<8} {} more", keys.len() - SHOWN))?;
+            }
+        }
+    }
+    let count = changes.added.len() + changes.changed.len() + changes.removed.len();
+    if count == 0 {
+        let files = human::count(data.files.unwrap_or(0), "file");
+        ui.say(format!("{}: as it was recorded ({files})", human::escape(name)));
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{}: {} since it was recorded",
+        human::escape(name),
+        human::count(count as u64, "change")
+    ))
+    .hint("git model record --refresh-data records it as it is now"))
+}
+
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &VerifyArgs) -> Result<()> {
+    if let Some(name) = &args.data {
+        return run_data(ui, ctx, args, name);
+    }
     let report = verify::verify(ctx, &ctx.selection(&args.paths)?)?;
     if args.json {
         let value = json!({

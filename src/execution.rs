@@ -1,0 +1,121 @@
+//! The user's own commands: run with the terminal as it is, signals passed on, and what is worth knowing about the machine.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{SecondsFormat, Utc};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+
+use crate::error::{Error, Result};
+use crate::human;
+
+/// Signals that the command gets instead of git-model.
+const PASSED_ON: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
+
+/// A command that ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Its exit code, as a shell tells it: 128 and the number of the signal that ended it.
+    pub code: u8,
+    /// When it started, UTC, RFC 3339.
+    pub started: String,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Runs a command to its end with this process's input, output and environment.
+///
+/// Signals that are sent to git-model alone reach the command. Those of a terminal reach it anyway, and only once. Neither ends
+/// git-model, which has to see how the command ends.
+pub fn run(command: &[String]) -> Result<Finished> {
+    let [program, arguments @ ..] = command else { return Err(Error::usage("no command to run")) };
+    let shown = human::escape(program);
+    let cannot =
+        |what: &str, error: io::Error| Error::new(format!("{shown}: cannot {what}")).caused_by(error);
+    let mut signals =
+        SignalsInfo::<WithOrigin>::new(PASSED_ON).map_err(|error| cannot("be watched", error))?;
+    let handle = signals.handle();
+    let started = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let clock = Instant::now();
+    let mut child = Command::new(program).args(arguments).spawn().map_err(|error| {
+        let hint = format!("is {shown} installed and on PATH?");
+        cannot("be started", error).hint(hint)
+    })?;
+    let status = thread::scope(|scope| {
+        let pid = pid_of(&child);
+        scope.spawn(move || {
+            for info in signals.forever() {
+                let by_a_process = matches!(info.cause, Cause::Sent(_));
+                if let (true, Some(pid), Some(signal)) =
+                    (by_a_process, pid, Signal::from_named_raw(info.signal))
+                {
+                    // A command that is gone already needs no signal.
+                    kill_process(pid, signal).ok();
+                }
+            }
+        });
+        let status = child.wait();
+        handle.close();
+        status
+    });
+    let status = status.map_err(|error| cannot("be waited for", error))?;
+    Ok(Finished { code: code_of(status), started, duration: clock.elapsed() })
+}
+
+fn pid_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Facts about the machine that matter for what a command computed; nothing that names the machine or its user.
+pub fn host_facts(command: &[String]) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    facts.insert("platform".to_owned(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
+    if let Some(version) = command.first().and_then(|program| python_version(program)) {
+        facts.insert("python".to_owned(), version);
+    }
+    if let Some(accelerator) = accelerator() {
+        facts.insert("accelerator".to_owned(), accelerator);
+    }
+    facts
+}
+
+/// The version of the Python that the command is, if it is one.
+fn python_version(program: &str) -> Option<String> {
+    let name = Path::new(program).file_name()?.to_str()?;
+    if !name.starts_with("python") {
+        return None;
+    }
+    let answer = answer_of(program, &["--version"])?;
+    answer.strip_prefix("Python ").map(str::to_owned)
+}
+
+/// What the driver says, if there is one.
+fn accelerator() -> Option<String> {
+    if !Path::new("/proc/driver/nvidia").exists() {
+        return None;
+    }
+    let answer = answer_of("nvidia-smi", &["--query-gpu=name,driver_version", "--format=csv,noheader"])?;
+    let cards: Vec<&str> = answer.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let first = cards.first()?;
+    Some(format!("{} x {first}", cards.len()))
+}
+
+fn answer_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

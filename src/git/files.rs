@@ -1,0 +1,172 @@
+//! Files as git has them, and as it would have them after `git add`: in the bytes of their blobs, which no line-ending setting
+//! changes.
+
+use std::collections::BTreeMap;
+
+use super::read::{current_index, records, split_tab};
+use super::{Git, Oid, child};
+use crate::error::{Error, Result};
+use crate::repo_path::RepoPath;
+
+/// What git records about a path besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A regular file.
+    File,
+    /// A regular file that its owner may execute.
+    Executable,
+    /// A symbolic link.
+    Link,
+    /// A submodule.
+    Submodule,
+}
+
+/// A path in git's index or in a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitFile {
+    /// What it is.
+    pub mode: Mode,
+    /// Its blob; of a submodule, its commit.
+    pub blob: Oid,
+}
+
+/// Files by path.
+pub type GitFiles = BTreeMap<RepoPath, GitFile>;
+
+impl Mode {
+    fn from_raw(mode: u32) -> Option<Mode> {
+        match mode {
+            0o100_644 => Some(Mode::File),
+            0o100_755 => Some(Mode::Executable),
+            0o120_000 => Some(Mode::Link),
+            0o160_000 => Some(Mode::Submodule),
+            _ => None,
+        }
+    }
+}
+
+impl Git {
+    /// Files of the index at or below these paths. Of an unmerged path, our side.
+    pub fn index_files(&self, below: &[RepoPath]) -> Result<GitFiles> {
+        if let Some(found) = self.lib.as_ref().and_then(|lib| index_files_lib(lib, below)) {
+            return found;
+        }
+        let listed = self.git(["ls-files", "-s", "-z", "--full-name", "--"]).paths(below).output()?;
+        // `<mode> <id> <stage>\t<path>`
+        parse(&listed, 1)
+    }
+
+    /// Files of a commit at or below these paths.
+    pub fn commit_files(&self, commit: &Oid, below: &[RepoPath]) -> Result<GitFiles> {
+        let tree =
+            self.git(["--literal-pathspecs", "ls-tree", "-r", "-z", "--full-tree", commit.as_str(), "--"]);
+        // `<mode> <type> <id>\t<path>`
+        let listed = tree.args(below.iter().map(RepoPath::as_str)).output()?;
+        parse(&listed, 2)
+    }
+
+    /// Tracked paths, at or below these, whose worktree file may differ from the index: with the mode that it has now, or
+    /// `None` where it is gone. Never reads a file.
+    pub fn changed_files(&self, below: &[RepoPath]) -> Result<Vec<(RepoPath, Option<Mode>)>> {
+        let args = ["diff-files", "--raw", "-z", "--no-ext-diff", "--diff-filter=DMT", "--"];
+        let listed = self.git(args).at_top(self)?.paths(below).output()?;
+        // `:<old mode> <new mode> <old id> <new id> <status>`, then the path.
+        let mut fields = records(&listed);
+        let mut changed = Vec::new();
+        while let (Some(head), Some(path)) = (fields.next(), fields.next()) {
+            let head = String::from_utf8_lossy(head);
+            let mode = head.split(' ').nth(1).and_then(|mode| u32::from_str_radix(mode, 8).ok());
+            changed.push((RepoPath::from_bytes(path)?, mode.and_then(Mode::from_raw)));
+        }
+        Ok(changed)
+    }
+
+    /// Whether the worktree or the index differs from a commit at or below any of these paths.
+    pub fn differs_from(&self, commit: &Oid, below: &[RepoPath]) -> Result<bool> {
+        let args = ["diff", "--quiet", "--no-ext-diff", commit.as_str(), "--"];
+        let output = self.git(args).at_top(self)?.paths(below).run()?;
+        match output.status.code() {
+            Some(0) => Ok(false),
+            Some(1) => Ok(true),
+            _ => Err(child::failure("git diff", &output)),
+        }
+    }
+
+    /// The blobs that `git add` would make of these files, in their order. They are written into the object database.
+    pub fn hash_files(&self, paths: &[RepoPath]) -> Result<Vec<Oid>> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let input = paths.iter().flat_map(|path| format!("{path}\n").into_bytes()).collect();
+        let output = self.git(["hash-object", "-w", "--stdin-paths"]).at_top(self)?.input(input).output()?;
+        let ids: Vec<Oid> = String::from_utf8_lossy(&output).lines().map(Oid::new).collect::<Result<_>>()?;
+        match ids.len() == paths.len() {
+            true => Ok(ids),
+            false => Err(Error::new("git hash-object: unexpected answer")),
+        }
+    }
+
+    /// Paths of files of this name, anywhere: in the index, or else in the worktree where no pattern ignores them.
+    pub fn find_by_name(&self, name: &str, untracked: bool) -> Result<Vec<RepoPath>> {
+        let kind = if untracked { &["--others", "--exclude-standard"][..] } else { &["--cached"][..] };
+        let patterns = [format!(":(top,literal){name}"), format!(":(top,glob)**/{name}")];
+        let list = self.git(["ls-files", "-z", "--full-name"]).at_top(self)?.args(kind.iter().copied());
+        let listed = list.args(["--"]).args(patterns.iter().map(String::as_str)).output()?;
+        let mut found: Vec<RepoPath> = records(&listed).map(RepoPath::from_bytes).collect::<Result<_>>()?;
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Every file that git tracks, or would track.
+    pub fn list_files(&self) -> Result<Vec<RepoPath>> {
+        let args = ["ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard"];
+        let listed = self.git(args).at_top(self)?.output()?;
+        // Names that could not be declared are no use here.
+        Ok(records(&listed).filter_map(|path| RepoPath::from_bytes(path).ok()).collect())
+    }
+
+    /// Paths of files of this name in a commit.
+    pub fn find_in_commit(&self, commit: &Oid, name: &str) -> Result<Vec<RepoPath>> {
+        let args = ["ls-tree", "-r", "-z", "--full-tree", "--name-only", commit.as_str()];
+        let listed = self.git(args).output()?;
+        let suffix = format!("/{name}");
+        records(&listed)
+            .filter(|path| *path == name.as_bytes() || path.ends_with(suffix.as_bytes()))
+            .map(RepoPath::from_bytes)
+            .collect()
+    }
+}
+
+/// Splits git's records into paths and the words before the tab: the mode is the first, the id the one at `id_at`.
+fn parse(listed: &[u8], id_at: usize) -> Result<GitFiles> {
+    let mut files = GitFiles::new();
+    for record in records(listed) {
+        let Some((head, path)) = split_tab(record) else { continue };
+        let words: Vec<&str> = head.split(' ').collect();
+        let (Some(mode), Some(id)) = (words.first(), words.get(id_at)) else { continue };
+        let mode = u32::from_str_radix(mode, 8).ok().and_then(Mode::from_raw);
+        let Some(mode) = mode else { continue };
+        files.insert(RepoPath::from_bytes(path)?, GitFile { mode, blob: Oid::new(id)? });
+    }
+    Ok(files)
+}
+
+/// `None` when libgit2 cannot read this index.
+fn index_files_lib(lib: &git2::Repository, below: &[RepoPath]) -> Option<Result<GitFiles>> {
+    let index = current_index(lib)?;
+    let wanted = |path: &[u8]| {
+        below.iter().any(|top| {
+            let rest = path.strip_prefix(top.as_str().as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        })
+    };
+    let files = index.iter().filter(|entry| wanted(&entry.path)).filter_map(|entry| {
+        let mode = Mode::from_raw(entry.mode)?;
+        let file = || {
+            Ok((RepoPath::from_bytes(&entry.path)?, GitFile { mode, blob: Oid::new(&entry.id.to_string())? }))
+        };
+        Some(file())
+    });
+    Some(files.collect())
+}

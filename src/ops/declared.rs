@@ -1,0 +1,282 @@
+//! What a model's declared paths hold: files of git by the bytes of their blobs, artifacts by their pointers.
+
+use std::collections::BTreeMap;
+
+use super::Ctx;
+use super::artifacts::check_path;
+use super::fetch::listing;
+use super::models::Place;
+use crate::error::{Error, Result};
+use crate::fsio::Kind;
+use crate::git::files::{GitFile, GitFiles, Mode};
+use crate::human;
+use crate::id::Digest;
+use crate::lineage::FileEntry;
+use crate::model_yaml::{Model, Role, Source};
+use crate::pointer::{self, Content, Pointer};
+use crate::repo_path::RepoPath;
+
+/// Files that git itself holds are read whole; larger ones belong outside of git.
+const MAX_GIT_FILE: u64 = 100 * 1024 * 1024;
+/// What a file that Git LFS holds starts with.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// What is at the declared paths of one version.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    /// By role, sorted by path.
+    pub files: BTreeMap<Role, Vec<FileEntry>>,
+    /// Data snapshots that are tracked here, by name.
+    pub data: BTreeMap<String, FileEntry>,
+    /// The artifacts among all of these.
+    pub artifacts: Vec<(RepoPath, Pointer)>,
+    /// Files of the worktree that git does not know yet.
+    pub untracked: Vec<RepoPath>,
+}
+
+impl Declared {
+    /// The files of a role.
+    pub(super) fn role(&self, role: Role) -> &[FileEntry] {
+        self.files.get(&role).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Every path that git must be asked about to resolve the declared ones.
+pub(super) fn paths_of(model: &Model) -> Vec<RepoPath> {
+    let declared = Role::ALL.iter().flat_map(|role| model.files(*role));
+    let data = model.data.iter().filter_map(|data| match &data.source {
+        Source::Path(path) => Some(path),
+        _ => None,
+    });
+    let mut paths = Vec::new();
+    for path in declared.chain(data) {
+        paths.push(path.clone());
+        let mut dir = Some(path.clone());
+        while let Some(path) = dir {
+            paths.push(path.pointer());
+            dir = path.parent();
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// What a training reads, besides data.
+pub(super) const INPUTS: [Role; 3] = [Role::Code, Role::Config, Role::Environment];
+
+/// Looks up what the model declares for these roles, and its data.
+///
+/// An evaluation report that is not there yet is no mistake; anything else that is missing is.
+pub(super) fn look_up(ctx: &Ctx, model: &Model, place: Place<'_>, roles: &[Role]) -> Result<Declared> {
+    let paths = paths_of(model);
+    let mut declared = Declared::default();
+    let files = match place {
+        Place::Commit(commit) => ctx.git.commit_files(commit, &paths)?,
+        Place::Worktree => worktree_files(ctx, &paths, &mut declared.untracked)?,
+    };
+    let mut finder = Finder { ctx, model, files: &files, artifacts: BTreeMap::new() };
+    for &role in roles {
+        let mut entries = Vec::new();
+        for path in model.files(role) {
+            if role == Role::Evaluation && !finder.exists(path) {
+                continue;
+            }
+            entries.extend(finder.find(role.key(), path)?);
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        entries.dedup_by(|a, b| a.path == b.path);
+        if !entries.is_empty() {
+            declared.files.insert(role, entries);
+        }
+    }
+    for data in &model.data {
+        let Source::Path(path) = &data.source else { continue };
+        let what = format!("data `{}`", data.name);
+        let mut entries = finder.find(&what, path)?;
+        let [_only] = &entries[..] else {
+            return Err(finder
+                .refuse(&what, path, "a directory in git itself")
+                .hint(format!("git model add {}", human::shell_quote(path.as_str()))));
+        };
+        declared.data.insert(data.name.clone(), entries.remove(0));
+    }
+    declared.artifacts = finder.artifacts.into_iter().collect();
+    Ok(declared)
+}
+
+/// Files as the next commit would have them if everything at these paths were added.
+fn worktree_files(ctx: &Ctx, paths: &[RepoPath], untracked: &mut Vec<RepoPath>) -> Result<GitFiles> {
+    let root = ctx.root()?;
+    let mut files = ctx.git.index_files(paths)?;
+    let mut modes = Vec::new();
+    for (path, mode) in ctx.git.changed_files(paths)? {
+        match mode {
+            Some(mode @ (Mode::File | Mode::Executable)) => modes.push((path, mode)),
+            Some(mode) => drop(files.get_mut(&path).map(|file| file.mode = mode)),
+            None => drop(files.remove(&path)),
+        }
+    }
+    for path in paths.iter().filter(|path| !files.contains_key(*path)) {
+        // An artifact's content is not for git, whatever its pointer's state.
+        let is_content = files.contains_key(&path.pointer()) || root.stat(&path.pointer())?.is_some();
+        if is_content {
+            continue;
+        }
+        let mode = match root.stat(path)?.map(|stat| stat.kind) {
+            Some(Kind::File) => Mode::File,
+            Some(Kind::Executable) => Mode::Executable,
+            _ => continue,
+        };
+        modes.push((path.clone(), mode));
+        untracked.push(path.clone());
+    }
+    let changed: Vec<RepoPath> = modes.iter().map(|(path, _)| path.clone()).collect();
+    for ((path, mode), blob) in modes.into_iter().zip(ctx.git.hash_files(&changed)?) {
+        files.insert(path, GitFile { mode, blob });
+    }
+    Ok(files)
+}
+
+struct Finder<'a> {
+    ctx: &'a Ctx,
+    model: &'a Model,
+    files: &'a GitFiles,
+    artifacts: BTreeMap<RepoPath, Pointer>,
+}
+
+impl Finder<'_> {
+    /// The files that a declared path stands for.
+    fn find(&mut self, what: &str, path: &RepoPath) -> Result<Vec<FileEntry>> {
+        check_path(path)?;
+        if let Some(file) = self.files.get(&path.pointer()) {
+            let pointer = self.pointer(path, file)?;
+            return Ok(vec![of_pointer(path, &pointer)]);
+        }
+        if let Some(file) = self.files.get(path) {
+            return Ok(vec![self.git_file(what, path, file)?]);
+        }
+        let mut dir = path.parent();
+        while let Some(artifact) = dir {
+            if let Some(file) = self.files.get(&artifact.pointer()) {
+                return self.inside(what, &artifact, file, path);
+            }
+            dir = artifact.parent();
+        }
+        let below: Vec<_> = self.files.iter().filter(|(file, _)| file.is_within(path)).collect();
+        let mut entries = Vec::new();
+        for (file_path, file) in below {
+            match file_path.artifact() {
+                _ if file_path.name() == ".gitignore" => {}
+                Some(artifact) => {
+                    let pointer = self.pointer(&artifact, file)?;
+                    entries.push(of_pointer(&artifact, &pointer));
+                }
+                None => entries.push(self.git_file(what, file_path, file)?),
+            }
+        }
+        match entries.is_empty() {
+            true => Err(self.missing(what, path)),
+            false => Ok(entries),
+        }
+    }
+
+    fn exists(&self, path: &RepoPath) -> bool {
+        self.files.contains_key(path) || self.files.contains_key(&path.pointer())
+    }
+
+    fn pointer(&mut self, artifact: &RepoPath, file: &GitFile) -> Result<Pointer> {
+        let bytes = self.ctx.git.blob(&file.blob, 4 * pointer::MAX_BYTES)?;
+        let pointer = Pointer::parse(&bytes, artifact.pointer().as_str())?;
+        self.artifacts.insert(artifact.clone(), pointer);
+        Ok(pointer)
+    }
+
+    fn git_file(&self, what: &str, path: &RepoPath, file: &GitFile) -> Result<FileEntry> {
+        match file.mode {
+            Mode::File | Mode::Executable => {}
+            Mode::Link => {
+                return Err(self.refuse(what, path, "a symbolic link").hint("name what it leads to"));
+            }
+            Mode::Submodule => {
+                return Err(self.refuse(what, path, "a submodule").hint("name files of this repository"));
+            }
+        }
+        let bytes = self.ctx.git.blob(&file.blob, MAX_GIT_FILE).map_err(|error| {
+            let hint =
+                format!("git rm --cached it, then git model add {}", human::shell_quote(path.as_str()));
+            self.refuse(what, path, "cannot be read").caused_by(error).hint(hint)
+        })?;
+        if bytes.starts_with(LFS) {
+            let hint =
+                format!("git lfs untrack it, then git model add {}", human::shell_quote(path.as_str()));
+            return Err(self.refuse(what, path, "held by Git LFS").hint(hint));
+        }
+        Ok(FileEntry {
+            path: path.clone(),
+            sha256: Digest::of(&bytes),
+            size: bytes.len() as u64,
+            executable: file.mode == Mode::Executable,
+            files: None,
+        })
+    }
+
+    /// What is at `path`, which lies inside a directory artifact.
+    fn inside(
+        &mut self,
+        what: &str,
+        artifact: &RepoPath,
+        file: &GitFile,
+        path: &RepoPath,
+    ) -> Result<Vec<FileEntry>> {
+        let pointer = self.pointer(artifact, file)?;
+        if !pointer.is_tree() {
+            return Err(self.missing(what, path));
+        }
+        let relative = &path.as_str()[artifact.as_str().len() + 1..];
+        let mut entries = Vec::new();
+        for entry in
+            listing(self.ctx, &pointer, &mut Vec::new()).map_err(|error| error.about(path.as_str()))?
+        {
+            let below = entry
+                .path
+                .strip_prefix(relative)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            match entry.kind {
+                _ if !below => {}
+                Kind::File | Kind::Executable => entries.push(FileEntry {
+                    path: artifact.join(&entry.path)?,
+                    sha256: entry.digest,
+                    size: entry.size,
+                    executable: entry.kind == Kind::Executable,
+                    files: None,
+                }),
+                Kind::Link => {
+                    return Err(self.refuse(what, path, "a symbolic link").hint("name what it leads to"));
+                }
+                _ => {}
+            }
+        }
+        if entries.is_empty() { Err(self.missing(what, path)) } else { Ok(entries) }
+    }
+
+    fn refuse(&self, what: &str, path: &RepoPath, why: &str) -> Error {
+        let (declaration, path) = (human::escape(self.model.path.as_str()), human::escape(path.as_str()));
+        Error::new(format!("{declaration}: {what}: {path}: {why}"))
+    }
+
+    fn missing(&self, what: &str, path: &RepoPath) -> Error {
+        self.refuse(what, path, "there is no such file in git, and no artifact").hint(format!(
+            "git add it, or git model add {}, or correct the path",
+            human::shell_quote(path.as_str())
+        ))
+    }
+}
+
+fn of_pointer(path: &RepoPath, pointer: &Pointer) -> FileEntry {
+    let (executable, files) = match pointer.content {
+        Content::File { executable } => (executable, None),
+        Content::Tree { files } => (false, Some(files)),
+    };
+    FileEntry { path: path.clone(), sha256: pointer.digest, size: pointer.size, executable, files }
+}
