@@ -18,6 +18,7 @@ pub mod config;
 pub mod error;
 pub mod execution;
 pub mod fsio;
+pub mod gates;
 pub mod git;
 pub mod human;
 pub mod id;

@@ -386,7 +386,8 @@ fn scalar(text: &str) -> String {
 /// A scalar that may stand between braces.
 fn flow(text: &str) -> String {
     let plain = yaml::scalar(text);
-    let ends_early = plain.contains([',', '[', ']', '{', '}', '\n']) && !plain.starts_with(['\'', '"']);
+    let ends_early =
+        plain.contains([',', '[', ']', '{', '}', '\n', '&', '*', '!']) && !plain.starts_with(['\'', '"']);
     // JSON strings are YAML strings.
     if ends_early || plain.contains('\n') { serde_json::Value::from(text).to_string() } else { plain }
 }
@@ -497,7 +498,9 @@ mod tests {
     fn full() -> Lineage {
         let digest = Digest::of(b"w");
         let run = Execution {
-            command: vec!["python".into(), "a, b".into(), "--x={1}".into(), String::new()],
+            command: ["python", "a, b", "--x={1}", "", "a && b:*c !", "it's \"&x\"", "# no"]
+                .map(str::to_owned)
+                .to_vec(),
             started: "2026-11-25T10:00:00Z".into(),
             seconds: 12,
             host: BTreeMap::from([("python".into(), "3.11".into())]),
@@ -534,7 +537,7 @@ mod tests {
                     ..Inputs::default()
                 },
                 params: BTreeMap::from([("lr".into(), "1e-3".into())]),
-                note: Some("it's: [fine]".into()),
+                note: Some("it's: [fine] & *bold*, !".into()),
             }),
             evaluation: Some(Evaluation {
                 weights: None,
@@ -571,7 +574,7 @@ mod tests {
             ("version: 1", "version: 2", "newer git-model"),
             ("version: 1", "version: 0", "must be 1"),
             ("dirty: true", "dirty: maybe", "invalid type"),
-            ("n: 1", "n: .inf #", "not a number"),
+            ("n: 1e300", "n: .inf", "not a number"),
             ("model: ", "other: 1\nmodel: ", "unknown field"),
             ("m/w.bin", "../w.bin", "not a usable path"),
         ] {

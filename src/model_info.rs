@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::id::Digest;
+use crate::repo_path::RepoPath;
 
 /// The name of the file beside a deployed model.
 pub const FILE_NAME: &str = "model-info.json";
 /// No such file is larger; larger ones are never read.
-pub const MAX_BYTES: u64 = 64 * 1024;
+pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const SCHEMA: &str = "git-model/model-info/v1";
 
@@ -31,6 +32,23 @@ pub struct ModelInfo {
     pub commit: Option<String>,
     /// One digest over all data snapshots.
     pub data_digest: Option<Digest>,
+    /// The files of a deployed directory, for whoever wants to check them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<InfoFile>,
+}
+
+/// A file of a deployed directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoFile {
+    /// Path below the directory.
+    pub path: RepoPath,
+    /// Its content.
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Whether its owner may execute it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +165,7 @@ mod tests {
             digest: Digest::of(b"x"),
             commit: None,
             data_digest: None,
+            files: Vec::new(),
         }
     }
 

@@ -334,9 +334,10 @@ impl Checker<'_> {
         let mut all = Vec::with_capacity(raw.len());
         for data in raw {
             let shown = human::escape(&data.name);
+            let near = format!("name: {}", data.name);
             if !is_key(&data.name) {
                 let why = format!("`{shown}`: a data name is made of letters, digits, `.`, `_` and `-`");
-                return Err(self.refuse(&data.name, &why));
+                return Err(self.refuse(&near, &why));
             }
             let source = match (&data.path, data.url, data.id, data.digest) {
                 (Some(path), None, None, None) => Source::Path(self.resolve(path)?),
@@ -344,11 +345,11 @@ impl Checker<'_> {
                 (None, None, Some(id), Some(digest)) => Source::Named { id, digest },
                 _ => {
                     let why = format!("data `{shown}` needs either `path`, or `url`, or `id` with `digest`");
-                    return Err(self.refuse(&data.name, &why));
+                    return Err(self.refuse(&near, &why));
                 }
             };
             if !names.insert(data.name.clone()) {
-                return Err(self.refuse(&data.name, &format!("data `{shown}` is there twice")));
+                return Err(self.refuse(&near, &format!("data `{shown}` is there twice")));
             }
             all.push(Data { name: data.name, source });
         }

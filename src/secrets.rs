@@ -41,20 +41,28 @@ pub fn redact(command: &[String]) -> Vec<String> {
     let mut words = Vec::with_capacity(command.len());
     let mut hide_next = false;
     for word in command {
-        if std::mem::take(&mut hide_next) && !word.starts_with('-') {
+        if hide_next && !word.starts_with('-') {
             words.push(HIDDEN.to_owned());
+            // `Authorization: Bearer …`
+            hide_next = matches!(word.as_str(), "Bearer" | "Basic");
             continue;
         }
         match word.split_once('=') {
+            // A script, or a header: it has words of its own.
+            _ if word.contains(' ') && !word.starts_with('-') => {
+                let inner: Vec<String> = word.split(' ').map(str::to_owned).collect();
+                words.push(redact(&inner).join(" "));
+            }
             Some((name, value)) if is_secret_name(name) && !value.is_empty() => {
                 words.push(format!("{name}={HIDDEN}"));
             }
-            Some((name, value)) => words.push(format!("{name}={}", redact_value(value))),
-            None => {
-                hide_next = word.starts_with('-') && is_secret_name(word);
-                words.push(redact_value(word));
+            Some((name, value)) if !name.contains("://") => {
+                words.push(format!("{name}={}", redact_value(value)));
             }
+            _ => words.push(redact_value(word)),
         }
+        let announces = word.starts_with('-') && !word.contains('=') || word.ends_with(':');
+        hide_next = announces && is_secret_name(word);
     }
     words
 }
@@ -64,7 +72,7 @@ fn is_secret_name(name: &str) -> bool {
     let words = name.trim_start_matches('-');
     NAMES.iter().any(|secret| words.contains(secret))
         && !words.contains("tokenizer")
-        && !words.contains("author")
+        && !words.replace("authorization", "").contains("author")
 }
 
 fn redact_value(value: &str) -> String {
@@ -105,6 +113,18 @@ mod tests {
         ] {
             let words: Vec<String> = given.split(' ').map(str::to_owned).collect();
             assert_eq!(redact(&words).join(" "), kept);
+        }
+    }
+
+    #[test]
+    fn scripts_and_headers_are_looked_into() {
+        for (given, kept) in [
+            ("TOKEN=abc train --lr 1 && push --password p", "TOKEN=*** train --lr 1 && push --password ***"),
+            ("Authorization: Bearer abc", "Authorization: *** ***"),
+            ("curl -H 'Authorization: Bearer abc'", "curl -H 'Authorization: *** ***"),
+            ("x = 1; print(x)", "x = 1; print(x)"),
+        ] {
+            assert_eq!(redact(&["-c".to_owned(), given.to_owned()]), ["-c", kept]);
         }
     }
 }

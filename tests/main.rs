@@ -11,12 +11,14 @@ mod guards;
 mod hooks;
 mod hostile;
 mod hostile_stores;
+mod lineage;
 mod order;
 mod real_model;
 mod remote_commands;
 mod remote_failures;
 mod remotes;
 mod repositories;
+mod schemas;
 mod tracking;
 
 /// A test file that is not listed above would silently never run.

@@ -39,12 +39,12 @@ fn metrics(comparison: &Comparison) -> Vec<[String; 4]> {
     let mut rows = Vec::new();
     for (name, metric) in &comparison.metrics {
         let new = values::number(metric.value);
-        let (old, said) = match metric.change {
+        let (old, said) = match metric.before.zip(metric.change) {
             None => (NOTHING.to_owned(), "new".to_owned()),
-            Some(0.0) => continue,
-            Some(change) => {
+            Some((_, 0.0)) => continue,
+            Some((before, change)) => {
                 let verdict = metric.better.map_or("", |better| if better { ", better" } else { ", worse" });
-                (values::number(metric.value - change), format!("{}{verdict}", render::change(change)))
+                (values::number(before), format!("{}{verdict}", render::change(change)))
             }
         };
         rows.push([name.clone(), old, new, said]);

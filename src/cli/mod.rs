@@ -36,16 +36,16 @@ pub(crate) struct Cli {
 
 /// Options that every command takes.
 #[derive(clap::Args, Debug)]
-struct Global {
+pub(crate) struct Global {
     /// Only print results and errors
     #[arg(long, short, global = true, display_order = 100)]
     quiet: bool,
     /// Contact no store and no git remote
     #[arg(long, global = true, display_order = 101)]
-    offline: bool,
+    pub(crate) offline: bool,
     /// Transfers at once
     #[arg(long, global = true, value_name = "N", display_order = 102, value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: Option<u16>,
+    pub(crate) jobs: Option<u16>,
 }
 
 /// Runs the program and returns its exit code.
@@ -72,7 +72,7 @@ fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
     match &cli.command {
         cmd::Command::Outside(command) => command.run(ui),
         cmd::Command::Inside(command) => {
-            if let Some(done) = command.run_anywhere(ui) {
+            if let Some(done) = command.run_anywhere(ui, &cli.global) {
                 return done;
             }
             let git = Git::discover()?;
@@ -91,17 +91,32 @@ fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -> Result<Ct
     if catch_signals {
         raise_on_signals(interrupt.clone())?;
     }
-    let progress: Box<dyn Progress> = match ui.is_quiet() {
-        true => Box::new(Silent),
-        false if std::io::stderr().is_terminal() => Box::new(bars::Bars),
-        false => Box::new(bars::Lines),
-    };
-    let mut ctx = Ctx::open(git, progress, interrupt)?;
+    let mut ctx = Ctx::open(git, progress(ui), interrupt)?;
     ctx.offline = global.offline;
     if let Some(jobs) = global.jobs {
         ctx.settings.jobs = Some(usize::from(jobs));
     }
     Ok(ctx)
+}
+
+/// A context on a repository that is not around, but was opened.
+pub(crate) fn context_at(ui: &Ui, git: Git, global: &Global) -> Result<Ctx> {
+    context(ui, git, global, true)
+}
+
+/// Where progress goes, and what a signal sets, for a command without a repository.
+pub(crate) fn progress_and_interrupt(ui: &Ui) -> Result<(Box<dyn Progress>, Interrupt)> {
+    let interrupt = Interrupt::default();
+    raise_on_signals(interrupt.clone())?;
+    Ok((progress(ui), interrupt))
+}
+
+fn progress(ui: &Ui) -> Box<dyn Progress> {
+    match ui.is_quiet() {
+        true => Box::new(Silent),
+        false if std::io::stderr().is_terminal() => Box::new(bars::Bars),
+        false => Box::new(bars::Lines),
+    }
 }
 
 /// The first signal asks for a clean end; a second one gets the system's usual answer.

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::Ui;
+use crate::gates::{Outcome, Verdict};
 use crate::human;
 use crate::ops::{Ctx, fetch, push, record, sync};
 use crate::pointer::{Content, Pointer};
+use crate::release::{Policy, PolicySource};
 use crate::repo_path::RepoPath;
 
 /// An artifact's path relative to the current directory, safe for a terminal.
@@ -33,6 +35,33 @@ pub(super) fn pointer_json(pointer: &Pointer) -> Value {
 pub(super) fn day(time: i64) -> String {
     chrono::DateTime::from_timestamp(time, 0)
         .map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d").to_string())
+}
+
+/// A time in Unix seconds to the minute, UTC.
+pub(super) fn minute(time: i64) -> String {
+    chrono::DateTime::from_timestamp(time, 0)
+        .map_or_else(|| "?".to_owned(), |time| time.format("%Y-%m-%d %H:%M").to_string())
+}
+
+/// How a gate came out, on a line.
+pub(super) fn verdict(verdict: &Verdict) -> String {
+    let word = match verdict.outcome {
+        Outcome::Pass => "pass",
+        Outcome::Fail => "FAIL",
+        Outcome::Skip => "skip",
+    };
+    format!("{word}  {:<22} {}", human::escape(&verdict.gate), human::escape(&verdict.said))
+}
+
+/// Whose rules were applied.
+pub(super) fn policy(policy: &Policy) -> String {
+    let source = match policy.source {
+        PolicySource::DefaultBranch => "the default branch",
+        PolicySource::ReleaseCommit => {
+            "the version's own commit, because the default branch does not have the model yet"
+        }
+    };
+    format!("model.yaml of {source} ({})", &policy.commit[..10.min(policy.commit.len())])
 }
 
 /// A difference with its sign.

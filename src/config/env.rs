@@ -21,6 +21,13 @@ const AWS_CREDENTIALS: [&str; 9] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 ];
 
+/// The user's own cache directory: `XDG_CACHE_HOME`, else `~/.cache`.
+pub fn cache_dir() -> Option<std::path::PathBuf> {
+    let absolute = |path: String| Some(std::path::PathBuf::from(path)).filter(|path| path.is_absolute());
+    let home = || first(&["HOME"]).and_then(absolute).map(|home| home.join(".cache"));
+    first(&["XDG_CACHE_HOME"]).and_then(absolute).or_else(home)
+}
+
 /// The credential variables that are set.
 pub fn credentials() -> Vec<(&'static str, String)> {
     AWS_CREDENTIALS.iter().filter_map(|name| Some((*name, first(&[name])?))).collect()

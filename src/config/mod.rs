@@ -55,6 +55,8 @@ pub struct Settings {
     pub autofetch: u64,
     /// `model.prepushLimit`: how many bytes the pre-push hook may upload while git waits.
     pub prepush_limit: u64,
+    /// `model.gitRemote`: the git remote that holds releases.
+    pub git_remote: Option<String>,
     /// `model.trust` and `GIT_MODEL_TRUST`: approved URLs.
     pub trusted: Vec<String>,
     /// Whether `GIT_MODEL_HOOKS` lets hooks work.
@@ -72,6 +74,7 @@ impl Settings {
             jobs: None,
             autofetch: 1 << 30,
             prepush_limit: 256 << 20,
+            git_remote: None,
             trusted: Vec::new(),
             hooks: env::first(&[env::HOOKS]).as_deref() != Some("off"),
             remotes: BTreeMap::new(),
@@ -138,6 +141,7 @@ impl Settings {
             "autofetch" => self.autofetch = size(key, value)?,
             "prepushlimit" => self.prepush_limit = size(key, value)?,
             "trust" => self.trusted.push(value.to_owned()),
+            "gitremote" => self.git_remote = Some(value.to_owned()),
             // Keys of later versions, or of other tools that use the section.
             _ => {}
         }

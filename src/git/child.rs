@@ -10,6 +10,17 @@ use crate::error::{Error, Result};
 use crate::human;
 use crate::repo_path::RepoPath;
 
+/// Environment variables that say where a repository is.
+const PLACES: [&str; 7] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+];
+
 /// A `git` command that is about to run.
 pub(super) struct Child {
     command: Command,
@@ -34,9 +45,17 @@ impl Child {
         self
     }
 
-    /// Removes an environment variable.
-    pub(super) fn without(mut self, name: &str) -> Self {
-        self.command.env_remove(name);
+    /// Runs it in a directory.
+    pub(super) fn inside(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Keeps away what says where the repository is that git-model was started in.
+    pub(super) fn alone(mut self) -> Self {
+        for name in PLACES {
+            self.command.env_remove(name);
+        }
         self
     }
 

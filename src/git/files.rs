@@ -68,7 +68,7 @@ impl Git {
     /// Tracked paths, at or below these, whose worktree file may differ from the index: with the mode that it has now, or
     /// `None` where it is gone. Never reads a file.
     pub fn changed_files(&self, below: &[RepoPath]) -> Result<Vec<(RepoPath, Option<Mode>)>> {
-        let args = ["diff-files", "--raw", "-z", "--no-ext-diff", "--diff-filter=DMT", "--"];
+        let args = ["diff-files", "--raw", "-z", "--no-ext-diff", "--diff-filter=ADMT", "--"];
         let listed = self.git(args).at_top(self)?.paths(below).output()?;
         // `:<old mode> <new mode> <old id> <new id> <status>`, then the path.
         let mut fields = records(&listed);

@@ -7,6 +7,7 @@
 mod child;
 pub mod files;
 pub mod hooks;
+pub mod mirror;
 mod read;
 pub mod tags;
 mod write;
@@ -51,8 +52,9 @@ pub struct Git {
     top: Option<PathBuf>,
     lib: Option<git2::Repository>,
     config: OnceCell<Vec<(String, String)>>,
-    /// Whether this is another repository than the one that the current directory and the environment lead to.
-    elsewhere: bool,
+    /// Set when this is another repository than the one that the current directory and the environment lead to: where its
+    /// commands run, which is what relative URLs are relative to.
+    elsewhere: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Git {
@@ -81,7 +83,7 @@ impl Git {
             },
             lib: Some(lib),
             config: OnceCell::new(),
-            elsewhere: false,
+            elsewhere: None,
         })
     }
 
@@ -104,22 +106,16 @@ impl Git {
             top: if bare == "true" { None } else { top_by_child()? },
             lib: None,
             config: OnceCell::new(),
-            elsewhere: false,
+            elsewhere: None,
         })
     }
 
     /// Opens a bare repository by its git dir, whatever the current directory is.
-    pub fn open_bare(git_dir: &Path) -> Result<Git> {
+    fn open_bare(git_dir: &Path) -> Result<Git> {
         let git_dir = absolute(git_dir)?;
         let lib = git2::Repository::open_bare(&git_dir).ok();
-        Ok(Git {
-            common_dir: git_dir.clone(),
-            git_dir,
-            top: None,
-            lib,
-            config: OnceCell::new(),
-            elsewhere: true,
-        })
+        let elsewhere = Some(git_dir.clone());
+        Ok(Git { common_dir: git_dir.clone(), git_dir, top: None, lib, config: OnceCell::new(), elsewhere })
     }
 
     /// A `git` command in this repository.
@@ -129,7 +125,10 @@ impl Git {
         S: AsRef<std::ffi::OsStr>,
     {
         let child = child::git(args);
-        if self.elsewhere { child.env("GIT_DIR", &self.git_dir).without("GIT_WORK_TREE") } else { child }
+        match &self.elsewhere {
+            Some(base) => child.alone().env("GIT_DIR", &self.git_dir).inside(base),
+            None => child,
+        }
     }
 
     /// This worktree's own git dir.

@@ -155,7 +155,7 @@ impl Git {
         fs::write(at.join("HEAD"), "ref: refs/heads/none\n").context(at, "write in")?;
         fs::write(at.join("config"), self.borrowed_config(target)).context(at, "write in")?;
         let here = |child: child::Child| {
-            child.env("GIT_DIR", at).env("GIT_OBJECT_DIRECTORY", &self.common_dir.join("objects"))
+            child.alone().env("GIT_DIR", at).env("GIT_OBJECT_DIRECTORY", &self.common_dir.join("objects"))
         };
         let kind = if sign { "--sign" } else { "--annotate" };
         let args = ["tag", kind, "--cleanup=verbatim", "--file=-", "--end-of-options", name, target.as_str()];

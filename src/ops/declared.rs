@@ -15,6 +15,8 @@ use crate::lineage::FileEntry;
 use crate::model_yaml::{Model, Role, Source};
 use crate::pointer::{self, Content, Pointer};
 use crate::repo_path::RepoPath;
+use crate::values;
+use crate::worktree::Root;
 
 /// Files that git itself holds are read whole; larger ones belong outside of git.
 const MAX_GIT_FILE: u64 = 100 * 1024 * 1024;
@@ -73,7 +75,7 @@ pub(super) fn look_up(ctx: &Ctx, model: &Model, place: Place<'_>, roles: &[Role]
     let mut declared = Declared::default();
     let files = match place {
         Place::Commit(commit) => ctx.git.commit_files(commit, &paths)?,
-        Place::Worktree => worktree_files(ctx, &paths, &mut declared.untracked)?,
+        Place::Worktree => worktree_files(ctx, model, &paths, &mut declared.untracked)?,
     };
     let mut finder = Finder { ctx, model, files: &files, artifacts: BTreeMap::new() };
     for &role in roles {
@@ -106,7 +108,12 @@ pub(super) fn look_up(ctx: &Ctx, model: &Model, place: Place<'_>, roles: &[Role]
 }
 
 /// Files as the next commit would have them if everything at these paths were added.
-fn worktree_files(ctx: &Ctx, paths: &[RepoPath], untracked: &mut Vec<RepoPath>) -> Result<GitFiles> {
+fn worktree_files(
+    ctx: &Ctx,
+    model: &Model,
+    paths: &[RepoPath],
+    untracked: &mut Vec<RepoPath>,
+) -> Result<GitFiles> {
     let root = ctx.root()?;
     let mut files = ctx.git.index_files(paths)?;
     let mut modes = Vec::new();
@@ -131,11 +138,48 @@ fn worktree_files(ctx: &Ctx, paths: &[RepoPath], untracked: &mut Vec<RepoPath>) 
         modes.push((path.clone(), mode));
         untracked.push(path.clone());
     }
+    refuse_in_submodules(ctx, model, untracked)?;
     let changed: Vec<RepoPath> = modes.iter().map(|(path, _)| path.clone()).collect();
+    changed.iter().try_for_each(|path| check_size(&root, model, path))?;
     for ((path, mode), blob) in modes.into_iter().zip(ctx.git.hash_files(&changed)?) {
         files.insert(path, GitFile { mode, blob });
     }
     Ok(files)
+}
+
+/// Another repository's files are in no commit of this one.
+fn refuse_in_submodules(ctx: &Ctx, model: &Model, untracked: &[RepoPath]) -> Result<()> {
+    let parents: Vec<RepoPath> = untracked.iter().filter_map(RepoPath::parent).collect();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    let tops: Vec<RepoPath> =
+        parents.iter().flat_map(|path| std::iter::successors(Some(path.clone()), RepoPath::parent)).collect();
+    let files = ctx.git.index_files(&tops)?;
+    for path in untracked {
+        let mut above = std::iter::successors(path.parent(), RepoPath::parent);
+        if above.any(|dir| files.get(&dir).is_some_and(|file| file.mode == Mode::Submodule)) {
+            let (declaration, shown) = (human::escape(model.path.as_str()), human::escape(path.as_str()));
+            return Err(Error::new(format!("{declaration}: {shown}: in a submodule"))
+                .hint("name files of this repository"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what git would have to read and keep whole, before it does.
+fn check_size(root: &Root, model: &Model, path: &RepoPath) -> Result<()> {
+    let is_report = model.files(Role::Evaluation).contains(path);
+    let most = if is_report { values::MAX_BYTES } else { MAX_GIT_FILE };
+    if root.stat(path)?.is_none_or(|stat| stat.size <= most) {
+        return Ok(());
+    }
+    let hint = match is_report {
+        true => "keep metrics in the report, and everything else in files of their own".to_owned(),
+        false => format!("git model add {}", human::shell_quote(path.as_str())),
+    };
+    let shown = human::escape(path.as_str());
+    Err(Error::new(format!("{shown}: larger than {}", human::bytes(most))).hint(hint))
 }
 
 struct Finder<'a> {

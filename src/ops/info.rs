@@ -9,7 +9,7 @@ use super::{Ctx, Selection, bundle, registry, status};
 use crate::error::{Error, Result};
 use crate::fsio;
 use crate::human;
-use crate::lineage::FileEntry;
+use crate::lineage::{FileEntry, Lineage};
 use crate::model_info::{self, ModelInfo};
 use crate::model_yaml::{Model, Role};
 
@@ -59,6 +59,7 @@ pub fn of_checkout(ctx: &Ctx, name: Option<&str>) -> Result<Checkout> {
         digest,
         commit: head.as_ref().map(|head| head.as_str().to_owned()),
         data_digest: lineage.data_digest(),
+        files: Vec::new(),
     };
     let differences = match place {
         Place::Worktree => differences(ctx, &model, &lineage)?,
@@ -68,7 +69,7 @@ pub fn of_checkout(ctx: &Ctx, name: Option<&str>) -> Result<Checkout> {
 }
 
 /// Where the worktree is not what the record says.
-fn differences(ctx: &Ctx, model: &Model, lineage: &crate::lineage::Lineage) -> Result<Vec<String>> {
+pub(super) fn differences(ctx: &Ctx, model: &Model, lineage: &Lineage) -> Result<Vec<String>> {
     let declared = declared::look_up(ctx, model, Place::Worktree, &Role::ALL)?;
     let mut found = Vec::new();
     for role in Role::ALL {

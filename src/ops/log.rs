@@ -64,6 +64,8 @@ pub struct Version {
 pub struct Metric {
     /// Its value.
     pub value: f64,
+    /// Its value in the version before that has it.
+    pub before: Option<f64>,
     /// The difference from the version before that has it.
     pub change: Option<f64>,
     /// Whether the change is for the better, where the model's gates tell the direction.
@@ -76,7 +78,7 @@ impl Metric {
         let change = before.map(|before| value - before);
         let better = change.zip(direction).filter(|(change, _)| *change != 0.0);
         let better = better.map(|(change, direction)| (change > 0.0) == (direction == Direction::Higher));
-        Metric { value, change, better }
+        Metric { value, before, change, better }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::human;
 use crate::id::Digest;
 use crate::lineage::{Basis, Data, Evaluation, Execution, Inputs, Lineage, Training, files_digest};
 use crate::model_yaml::{Model, Role, Source};
+use crate::release::{Reference, Wanted};
 use crate::repo_path::RepoPath;
 use crate::values::{self, Value};
 
@@ -77,7 +78,18 @@ pub(super) struct Observed {
 /// Records the model as it is in the worktree.
 pub fn record(ctx: &Ctx, options: &Options) -> Result<Report> {
     let model = ctx.model(options.name.as_deref(), Place::Worktree)?;
+    check(options)?;
     record_model(ctx, model, options, None)
+}
+
+/// Refuses what cannot be meant, before anything is run or read.
+pub(super) fn check(options: &Options) -> Result<()> {
+    let Some(parent) = &options.parent else { return Ok(()) };
+    match Reference::parse(parent) {
+        Ok(Reference::Release { wanted: Wanted::Exact(_), .. }) => Ok(()),
+        _ => Err(Error::usage(format!("{}: not a release", human::escape(parent)))
+            .hint("write --parent NAME@vMAJOR.MINOR.PATCH")),
+    }
 }
 
 /// Records a model; `observed` is what a watched command did.
@@ -103,8 +115,9 @@ pub(super) fn record_model(
     let mut warnings = recorder.warnings;
     warnings.extend(declared.untracked.iter().map(|path| {
         let shown = human::escape(path.as_str());
+        let command = if model.files(Role::Weights).contains(path) { "git model add" } else { "git add" };
         Error::new(format!("{shown}: recorded, but not in git yet"))
-            .hint(format!("git add {}", human::shell_quote(path.as_str())))
+            .hint(format!("{command} {}", human::shell_quote(path.as_str())))
     }));
     let changed = before.as_ref() != Some(&lineage);
     if changed && !options.dry_run {
@@ -142,7 +155,7 @@ pub(super) fn inputs(declared: &Declared, data: &[Data]) -> Inputs {
 }
 
 /// The commit that is checked out, and whether declared inputs differ from it.
-pub(super) fn base(ctx: &Ctx, model: &Model) -> Result<(Option<String>, bool)> {
+pub(super) fn base(ctx: &Ctx, model: &Model, declared: &Declared) -> Result<(Option<String>, bool)> {
     let Some(head) = ctx.git.commit("HEAD")? else { return Ok((None, true)) };
     let mut inputs: Vec<RepoPath> = vec![model.path.clone()];
     for role in declared::INPUTS {
@@ -154,7 +167,10 @@ pub(super) fn base(ctx: &Ctx, model: &Model) -> Result<(Option<String>, bool)> {
             inputs.push(path.clone());
         }
     }
-    let dirty = ctx.git.differs_from(&head, &inputs)?;
+    // What git does not know yet is in no commit, and no difference to git.
+    let unknown = declared.untracked.iter().any(|path| inputs.contains(path))
+        || ctx.git.index_files(std::slice::from_ref(&model.path))?.is_empty();
+    let dirty = unknown || ctx.git.differs_from(&head, &inputs)?;
     Ok((Some(head.as_str().to_owned()), dirty))
 }
 
@@ -261,7 +277,7 @@ impl Recorder<'_> {
                 note: None,
             },
             (None, None) => {
-                let (base_commit, dirty) = base(self.ctx, self.model)?;
+                let (base_commit, dirty) = base(self.ctx, self.model, self.declared)?;
                 Training {
                     weights: now,
                     basis: Basis::Declared,

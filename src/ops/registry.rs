@@ -1,10 +1,209 @@
-//! What tags say about a model, read from this clone.
+//! Releases and stages as tags of a git repository: read from a mirror of its remote, written by pushing one tag at a time.
+
+use std::path::PathBuf;
 
 use super::Ctx;
-use crate::error::Result;
-use crate::git::Git;
-use crate::git::tags::RawTag;
+use crate::cache::Cache;
+use crate::config::env;
+use crate::error::{Error, Result};
+use crate::git::mirror::{self, Depth};
+use crate::git::tags::{Pushed, RawTag};
+use crate::git::{Git, Oid};
+use crate::human;
+use crate::id::Digest;
+use crate::progress::Silent;
 use crate::release::{History, ModelName, Tag, TagName, parse_message};
+
+/// Where tags are asked for and pushed to.
+pub(super) enum Registry<'c> {
+    /// This repository itself: with `--offline`, or where there is no git remote at all.
+    Local(&'c Ctx),
+    /// A git remote, through a mirror.
+    Remote {
+        /// The user's own clone, when there is one.
+        own: Option<&'c Ctx>,
+        /// Works on the mirror.
+        ctx: Box<Ctx>,
+        /// The remote's name in the mirror.
+        remote: String,
+    },
+}
+
+/// What became of publishing a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// It is there, with this object.
+    Done(Oid),
+    /// Somebody else was first with this name.
+    Taken,
+}
+
+impl<'c> Registry<'c> {
+    /// The registry of this clone: its git remote (`model.gitRemote`, else `origin`, else the only one).
+    pub(super) fn open(ctx: &'c Ctx) -> Result<Registry<'c>> {
+        let Some(remote) = git_remote(ctx)? else { return Ok(Registry::Local(ctx)) };
+        if ctx.offline {
+            return Ok(Registry::Local(ctx));
+        }
+        let url = ctx.git.git_remote_url(&remote)?;
+        let dir = ctx.git.common_dir().join("model/registry").join(short(&url));
+        let format = if ctx.git.commit("HEAD")?.is_some_and(|head| head.as_str().len() == 64) {
+            "sha256"
+        } else {
+            "sha1"
+        };
+        let git = ctx.git.open_mirror(&dir, format)?;
+        Ok(Registry::Remote { own: Some(ctx), ctx: Box::new(beside(ctx, git)), remote })
+    }
+
+    /// The registry at a URL, without a clone; `ctx` is what [`open_url`] made.
+    pub(super) fn at_url(ctx: Ctx) -> Registry<'static> {
+        Registry::Remote { own: None, ctx: Box::new(ctx), remote: "origin".to_owned() }
+    }
+
+    /// Reads commits and files of versions, from the mirror or from the repository itself.
+    pub(super) fn ctx(&self) -> &Ctx {
+        match self {
+            Registry::Local(ctx) => ctx,
+            Registry::Remote { ctx, .. } => ctx,
+        }
+    }
+
+    /// The git remote's name, if one is asked.
+    pub(super) fn remote(&self) -> Option<&str> {
+        match self {
+            Registry::Local(_) => None,
+            Registry::Remote { remote, .. } => Some(remote),
+        }
+    }
+
+    /// Brings all tags of a model.
+    pub(super) fn refresh(&self, name: &ModelName) -> Result<()> {
+        let Some(remote) = self.remote() else { return Ok(()) };
+        self.ctx().git.mirror_tags(remote, &prefixes(name), Depth::Commit)
+    }
+
+    /// Everything that the tags of a model say.
+    pub(super) fn history(&self, name: &ModelName) -> Result<History> {
+        history_in(&self.ctx().git, name)
+    }
+
+    /// The tip of the default branch, whose rules count.
+    pub(super) fn default_branch(&self) -> Result<Oid> {
+        match self {
+            Registry::Local(ctx) => ctx.git.require_commit("HEAD"),
+            Registry::Remote { ctx, remote, .. } => ctx.git.mirror_default_branch(remote),
+        }
+    }
+
+    /// Makes an annotated tag and publishes it under its name, if that is free. Only then the user's clone gets it, too.
+    ///
+    /// `maker` is the repository that has the commit.
+    pub(super) fn publish(
+        &self,
+        maker: &Git,
+        name: &TagName,
+        target: &Oid,
+        message: &str,
+        sign: bool,
+    ) -> Result<Published> {
+        let name = name.to_string();
+        let id = maker.make_tag(&name, target, message, sign)?;
+        match self {
+            Registry::Local(ctx) => match ctx.git.resolve(&format!("refs/tags/{name}"))? {
+                Some(there) if there == id => Ok(Published::Done(id)),
+                Some(_) => Ok(Published::Taken),
+                None => match ctx.git.keep_tag(&name, &id) {
+                    Ok(()) => Ok(Published::Done(id)),
+                    // Between the look and the creation somebody else was first.
+                    Err(_) if ctx.git.resolve(&format!("refs/tags/{name}"))?.is_some() => {
+                        Ok(Published::Taken)
+                    }
+                    Err(error) => Err(error),
+                },
+            },
+            Registry::Remote { own, remote, .. } => {
+                if maker.push_tag(remote, &name, &id)? == Pushed::Taken {
+                    return Ok(Published::Taken);
+                }
+                if let Some(own) = own {
+                    keep(own, maker, &name, target, &id)?;
+                }
+                Ok(Published::Done(id))
+            }
+        }
+    }
+}
+
+/// Gives the user's clone the tag, where it has the commit.
+fn keep(own: &Ctx, maker: &Git, name: &str, target: &Oid, id: &Oid) -> Result<()> {
+    if own.git.common_dir() != maker.common_dir() {
+        if !own.git.has_object(target)? {
+            return Ok(());
+        }
+        maker.copy_object_to(id, "tag", &own.git)?;
+    }
+    own.git.keep_tag(name, id)
+}
+
+/// The git remote that holds releases. `None` when there is none at all.
+pub(super) fn git_remote(ctx: &Ctx) -> Result<Option<String>> {
+    if let Some(name) = &ctx.settings.git_remote {
+        return Ok(Some(name.clone()));
+    }
+    let remotes = ctx.git.git_remotes()?;
+    match &remotes[..] {
+        [] => Ok(None),
+        [only] => Ok(Some(only.clone())),
+        several if several.iter().any(|name| name == "origin") => Ok(Some("origin".to_owned())),
+        several => Err(Error::usage("there are several git remotes and none is called origin").hint(
+            format!("git config model.gitRemote NAME says which one holds releases: {}", several.join(", ")),
+        )),
+    }
+}
+
+/// A context on another repository, with the user's settings and cache.
+fn beside(ctx: &Ctx, git: Git) -> Ctx {
+    Ctx {
+        git,
+        settings: ctx.settings.clone(),
+        cache: Cache::new(ctx.cache.root().to_path_buf(), ctx.settings.durability),
+        progress: Box::new(Silent),
+        interrupt: ctx.interrupt.clone(),
+        offline: ctx.offline,
+    }
+}
+
+/// Opens the mirror of a URL in the user's own cache directory, and says which refs it has of these patterns.
+pub fn open_url(url: &str, offline: bool) -> Result<Git> {
+    if url.starts_with('-') || url.chars().any(char::is_control) {
+        return Err(Error::usage(format!("{}: not a repository URL", human::escape(url))));
+    }
+    let base = env::cache_dir()
+        .ok_or_else(|| Error::new("there is no place for caches").hint("set HOME or XDG_CACHE_HOME"))?;
+    let dir = base.join("git-model/registry").join(short(url));
+    if dir.join("HEAD").exists() {
+        return Git::open_mirror_of(&dir, url, &format_of(&dir));
+    }
+    if offline {
+        return Err(Error::new(format!(
+            "{}: nothing is known about it here, and --offline forbids asking",
+            human::escape(url)
+        )));
+    }
+    let heads = mirror::list_url(url, &["refs/heads/*".to_owned()])?;
+    let long = heads.first().is_some_and(|(_, id)| id.as_str().len() == 64);
+    Git::open_mirror_of(&dir, url, if long { "sha256" } else { "sha1" })
+}
+
+fn format_of(dir: &std::path::Path) -> String {
+    let config = std::fs::read_to_string(dir.join("config")).unwrap_or_default();
+    if config.contains("objectFormat = sha256") { "sha256" } else { "sha1" }.to_owned()
+}
+
+fn short(url: &str) -> PathBuf {
+    PathBuf::from(format!("{}.git", &Digest::of(url.as_bytes()).to_hex()[..16]))
+}
 
 /// What this clone's own tags say about a model.
 pub fn local_history(ctx: &Ctx, name: &ModelName) -> Result<History> {
@@ -12,7 +211,7 @@ pub fn local_history(ctx: &Ctx, name: &ModelName) -> Result<History> {
 }
 
 /// What the tags of a repository say about a model. Tags of other models are not read.
-pub(super) fn history_in(git: &Git, name: &ModelName) -> Result<History> {
+fn history_in(git: &Git, name: &ModelName) -> Result<History> {
     let tags = read_tags(git, name)?;
     Ok(History::new(name, tags.into_iter().filter_map(to_tag)))
 }
@@ -36,7 +235,8 @@ pub(super) fn prefixes(name: &ModelName) -> Vec<String> {
     prefixes
 }
 
-fn to_tag(raw: RawTag) -> Option<Tag> {
+/// A tag of ours or of GTO.
+pub(super) fn to_tag(raw: RawTag) -> Option<Tag> {
     Some(Tag {
         name: TagName::parse(&raw.name)?,
         oid: raw.id.as_str().to_owned(),

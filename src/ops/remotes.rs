@@ -158,6 +158,23 @@ pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
     Remote::open(&found.url, &access, ctx.interrupt.clone())
 }
 
+/// Opens a store that the user stated by its URL, without a repository: a lock file's.
+pub fn open_stated(url: &str, jobs: Option<usize>, interrupt: crate::progress::Interrupt) -> Result<Remote> {
+    let url = RemoteUrl::parse(url)?;
+    let endpoint = endpoint(&RemoteSettings::default(), &url);
+    let access = Access {
+        allow_http: local_endpoint(endpoint.as_deref()),
+        endpoint,
+        region: env::first(&env::AWS_REGION),
+        checksum: true,
+        credentials: env::credentials(),
+        durability: crate::fsio::Durability::Full,
+        jobs,
+        create: false,
+    };
+    Remote::open(&url, &access, interrupt)
+}
+
 /// Refuses what `--offline` or the lack of an approval forbids.
 pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<()> {
     if ctx.offline {

@@ -31,10 +31,17 @@ pub struct Ran {
 /// Runs `command`; when it succeeds, adds artifacts that changed and records. A command that fails records nothing.
 pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
     let model = ctx.model(options.name.as_deref(), Place::Worktree)?;
-    let inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
+    record::check(options)?;
+    let mut inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
+    // The command reads what is there, not what was added last.
+    let read = inputs_declared.artifacts.iter().map(|(path, _)| path.clone()).collect();
+    let mut added = add_all(ctx, modified(ctx, read)?)?;
+    if !added.is_empty() {
+        inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
+    }
     let data = record::snapshots(ctx, &model, &inputs_declared, &[])?;
     let inputs = record::inputs(&inputs_declared, &data);
-    let (base_commit, dirty) = record::base(ctx, &model)?;
+    let (base_commit, dirty) = record::base(ctx, &model, &inputs_declared)?;
     let host = execution::host_facts(command);
     let weights_before = looks(ctx, model.files(Role::Weights))?;
     let report_before = looks(ctx, model.files(Role::Evaluation))?;
@@ -63,7 +70,7 @@ pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
         wrote_weights: looks(ctx, model.files(Role::Weights))? != weights_before,
         wrote_report: looks(ctx, model.files(Role::Evaluation))? != report_before,
     };
-    let added = add_changed(ctx, &model)?;
+    added.extend(add_changed(ctx, &model)?);
     let record = record::record_model(ctx, model, options, Some(&observed))?;
     Ok(Ran { added, record, wrote_weights: observed.wrote_weights, wrote_report: observed.wrote_report })
 }
@@ -77,22 +84,32 @@ fn looks(ctx: &Ctx, paths: &[RepoPath]) -> Result<Vec<Option<Scan>>> {
 /// Adds artifacts that changed, and declared weights that nobody tracks yet.
 fn add_changed(ctx: &Ctx, model: &Model) -> Result<Vec<add::Item>> {
     let root = ctx.root()?;
-    let mut paths = Vec::new();
-    for item in status::status(ctx, &Selection::all())?.items {
-        if item.state == status::State::Modified {
-            paths.push(item.path);
-        }
-    }
+    let artifacts = ctx.artifacts(&Selection::all())?;
+    let mut paths = modified(ctx, artifacts.iter().map(|artifact| artifact.path.clone()).collect())?;
     for path in model.files(Role::Weights) {
         let tracked = !ctx.git.index_files(&[path.clone(), path.pointer()])?.is_empty();
-        let inside = ctx.artifacts(&Selection::all())?.iter().any(|artifact| path.is_within(&artifact.path));
+        let inside = artifacts.iter().any(|artifact| path.is_within(&artifact.path));
         if !tracked && !inside && root.stat(path)?.is_some() {
             paths.push(path.clone());
         }
     }
+    add_all(ctx, paths)
+}
+
+/// The artifacts among these whose content is not what their pointer names.
+fn modified(ctx: &Ctx, paths: Vec<RepoPath>) -> Result<Vec<RepoPath>> {
+    if paths.is_empty() {
+        return Ok(paths);
+    }
+    let items = status::status(ctx, &Selection::of(paths))?.items.into_iter();
+    Ok(items.filter(|item| item.state == status::State::Modified).map(|item| item.path).collect())
+}
+
+fn add_all(ctx: &Ctx, paths: Vec<RepoPath>) -> Result<Vec<add::Item>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
+    let root = ctx.root()?;
     let typed: Vec<PathBuf> = paths.iter().map(|path| root.full(path)).collect();
     let options = add::Options { paths: typed, update: false, stage: true, dry_run: false };
     Ok(add::add(ctx, &options)?.items)

@@ -121,8 +121,8 @@ pub(super) fn describe(ctx: &Ctx, model: &Model, entries: &[FileEntry]) -> Resul
     if let Some(summary) = codec::summarize(&headers.values().collect::<Vec<_>>()) {
         weights.format = Some(summary.format);
         weights.metadata = summary.metadata;
-        // A format whose tensors cannot be told without running code says nothing about them.
-        if summary.tensors > 0 {
+        // A file whose tensors cannot be told without running code would make every sum a false one.
+        if summary.tensors > 0 && summary.unknown == 0 {
             weights.tensors = Some(summary.tensors);
             weights.parameters = Some(summary.parameters);
             weights.dtypes = summary.dtypes;

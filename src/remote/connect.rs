@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
+use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, RetryConfig};
 
 use crate::error::{Context, Error, Result};
@@ -44,10 +45,21 @@ impl std::fmt::Debug for Access {
     }
 }
 
-pub(super) fn connect(url: &RemoteUrl, access: &Access) -> Result<Arc<DynObjectStore>> {
+/// A store's client.
+pub(super) struct Connected {
+    pub(super) store: Arc<DynObjectStore>,
+    /// Makes presigned URLs, where the store has any.
+    pub(super) signer: Option<Arc<dyn Signer>>,
+}
+
+pub(super) fn connect(url: &RemoteUrl, access: &Access) -> Result<Connected> {
     match url {
-        RemoteUrl::Folder(path) => folder(url, path, access),
-        RemoteUrl::S3 { bucket, .. } => s3(url, bucket, access),
+        RemoteUrl::Folder(path) => Ok(Connected { store: folder(url, path, access)?, signer: None }),
+        RemoteUrl::S3 { bucket, .. } => {
+            let store = s3(url, bucket, access)?;
+            let signer: Arc<dyn Signer> = Arc::<AmazonS3>::clone(&store);
+            Ok(Connected { store, signer: Some(signer) })
+        }
     }
 }
 
@@ -66,7 +78,7 @@ fn folder(url: &RemoteUrl, path: &Path, access: &Access) -> Result<Arc<DynObject
     Ok(Arc::new(store.with_fsync(access.durability == Durability::Full)))
 }
 
-fn s3(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Arc<DynObjectStore>> {
+fn s3(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Arc<AmazonS3>> {
     require_credentials(url, access)?;
     let options = ClientOptions::new().with_allow_http(access.allow_http);
     let retry = RetryConfig {

@@ -43,6 +43,11 @@ pub(super) fn object_key(url: &RemoteUrl, digest: &Digest) -> Result<Path> {
     key(url, &format!("objects/sha256/{}/{hex}", &hex[..2]))
 }
 
+/// `<prefix>/attest/sha256/<model digest>`
+pub(super) fn attest_key(url: &RemoteUrl, model: &Digest) -> Result<Path> {
+    key(url, &format!("attest/sha256/{model}"))
+}
+
 /// `<prefix>/format.json`
 pub(super) fn format_key(url: &RemoteUrl) -> Result<Path> {
     key(url, "format.json")

@@ -6,6 +6,7 @@
 mod connect;
 mod explain;
 mod layout;
+mod links;
 mod outside;
 mod transfer;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use futures::future::Either;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{DynObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tokio::runtime::Runtime;
 
@@ -26,6 +28,7 @@ use crate::progress::Interrupt;
 use crate::remote_url::RemoteUrl;
 
 pub use connect::Access;
+pub use links::{Link, MAX_PRESIGN, fetch_links, object_url};
 pub use outside::head_url;
 pub use transfer::{Download, Receive, Upload};
 
@@ -40,6 +43,7 @@ const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 pub struct Remote {
     url: RemoteUrl,
     store: Arc<DynObjectStore>,
+    signer: Option<Arc<dyn Signer>>,
     runtime: Runtime,
     jobs: usize,
     interrupt: Interrupt,
@@ -70,10 +74,17 @@ impl Remote {
             .enable_all()
             .build()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
-        let store = connect::connect(url, access)?;
+        let connect::Connected { store, signer } = connect::connect(url, access)?;
         // Small objects are a matter of round trips, so far more requests than cores are worth while.
         let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };
-        Ok(Remote { url: url.clone(), store, runtime, jobs: access.jobs.unwrap_or(default_jobs), interrupt })
+        Ok(Remote {
+            url: url.clone(),
+            store,
+            signer,
+            runtime,
+            jobs: access.jobs.unwrap_or(default_jobs),
+            interrupt,
+        })
     }
 
     /// Where it is.

@@ -4,6 +4,7 @@
 
 pub mod fake_server;
 pub mod garage;
+pub mod models;
 pub mod stores;
 
 use std::ffi::OsStr;

@@ -1,11 +1,15 @@
 //! One file per command: its arguments, whose comments are the manual, and the function that runs it.
 
 mod add;
+mod check;
 mod checkout;
 mod compare;
 mod completions;
 mod diff;
+mod event;
 mod fetch;
+mod get;
+mod history;
 mod hook;
 mod info;
 mod init;
@@ -15,11 +19,14 @@ mod man;
 mod merge_driver;
 mod mv;
 mod new;
+mod protect;
 mod pull;
 mod push;
 mod record;
 mod reference;
+mod release;
 mod remote;
+mod resolve;
 mod rm;
 mod run;
 mod status;
@@ -29,7 +36,7 @@ mod verify;
 
 use clap::{FromArgMatches, Subcommand};
 
-use super::Ui;
+use super::{Global, Ui};
 use crate::error::Result;
 use crate::git::Git;
 use crate::ops::Ctx;
@@ -65,11 +72,22 @@ pub(super) enum Inside {
     Log(log::LogArgs),
     Compare(compare::CompareArgs),
     Info(info::InfoArgs),
+    Check(check::CheckArgs),
+    Release(release::ReleaseArgs),
+    Promote(event::PromoteArgs),
+    Rollback(event::RollbackArgs),
+    Retire(event::RetireArgs),
+    Approve(event::ApproveArgs),
+    Outcome(event::OutcomeArgs),
+    History(history::HistoryArgs),
+    Resolve(resolve::ResolveArgs),
+    Get(get::GetArgs),
     Hook(hook::HookArgs),
 }
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Outside {
+    Protect(protect::ProtectArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     Reference(reference::ReferenceArgs),
@@ -92,8 +110,10 @@ impl Inside {
     }
 
     /// Carries out what needs no repository after all. `None` when it does need one.
-    pub(super) fn run_anywhere(&self, ui: &Ui) -> Option<Result<()>> {
+    pub(super) fn run_anywhere(&self, ui: &Ui, global: &Global) -> Option<Result<()>> {
         match self {
+            Inside::Resolve(args) if args.has_url() => Some(resolve::run_at_url(ui, global, args)),
+            Inside::Get(args) if args.needs_no_clone() => Some(get::run_without_clone(ui, global, args)),
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
         }
@@ -121,6 +141,16 @@ impl Inside {
             Inside::Log(args) => log::run(ui, ctx, args),
             Inside::Compare(args) => compare::run(ui, ctx, args),
             Inside::Info(args) => info::run(ui, ctx, args),
+            Inside::Check(args) => check::run(ui, ctx, args),
+            Inside::Release(args) => release::run(ui, ctx, args),
+            Inside::Promote(args) => event::promote(ui, ctx, args),
+            Inside::Rollback(args) => event::rollback(ui, ctx, args),
+            Inside::Retire(args) => event::retire(ui, ctx, args),
+            Inside::Approve(args) => event::approve(ui, ctx, args),
+            Inside::Outcome(args) => event::outcome(ui, ctx, args),
+            Inside::History(args) => history::run(ui, ctx, args),
+            Inside::Resolve(args) => resolve::run(ui, ctx, args),
+            Inside::Get(args) => get::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }
@@ -129,6 +159,7 @@ impl Inside {
 impl Outside {
     pub(super) fn run(&self, ui: &Ui) -> Result<()> {
         match self {
+            Outside::Protect(args) => protect::run(ui, args),
             Outside::Completions(args) => completions::run(ui, args),
             Outside::Man(args) => man::run(args),
             Outside::Reference(_) => reference::run(ui),

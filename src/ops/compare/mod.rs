@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Ctx;
+use super::info;
 use super::log::{Metric, directions};
 use super::models::Place;
 use super::registry;
 use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
+use crate::id::Digest;
 use crate::json_schema;
 use crate::lineage::{Data, FileEntry, Lineage};
 use crate::lockfile;
@@ -108,8 +110,12 @@ pub fn compare(ctx: &Ctx, old: &str, new: Option<&str>, name: Option<&str>) -> R
     let named = name.map(str::to_owned).or_else(|| model_in(new.unwrap_or(old))).or_else(|| model_in(old));
     let model = ctx.model(named.as_deref(), place)?;
     let old = version(ctx, &model, old, Some(old_commit))?;
-    let new = version(ctx, &model, new.unwrap_or("the worktree"), new_commit)?;
-    let mut notes = Vec::new();
+    let new = version(ctx, &model, new.unwrap_or("the worktree"), new_commit.clone())?;
+    let mut notes = match place {
+        // Versions are compared by their records; the worktree may be ahead of its own.
+        Place::Worktree => info::differences(ctx, &model, &new.lineage)?,
+        Place::Commit(_) => Vec::new(),
+    };
     let mut differ = Differ { ctx, old: &old, new: &new, notes: &mut notes };
     Ok(Comparison {
         model: model.name.as_str().to_owned(),
@@ -285,7 +291,17 @@ fn content(ctx: &Ctx, entry: &FileEntry, place: Place<'_>) -> Result<Option<Vec<
     if let Some(bytes) = ctx.cache.read_small(&entry.sha256, MAX_LOCK)? {
         return Ok(Some(bytes));
     }
-    ctx.file_at(&entry.path, MAX_LOCK, place)
+    // Git knows the bytes that a line-ending setting hides from the worktree.
+    let bytes = match place {
+        Place::Worktree if ctx.root()?.stat(&entry.path)?.is_some_and(|stat| stat.size <= MAX_LOCK) => {
+            let blobs = ctx.git.hash_files(std::slice::from_ref(&entry.path))?;
+            blobs.first().map(|blob| ctx.git.blob(blob, MAX_LOCK)).transpose()?
+        }
+        Place::Worktree => None,
+        Place::Commit(_) => ctx.file_at(&entry.path, MAX_LOCK, place)?,
+    };
+    // Other bytes than the recorded ones say nothing about this version.
+    Ok(bytes.filter(|bytes| Digest::of(bytes) == entry.sha256))
 }
 
 fn flattened(bytes: &[u8], file: &FileEntry) -> Result<Option<BTreeMap<String, String>>> {

@@ -160,7 +160,8 @@ impl Opener<'_> {
         let ((mut old, mut new), path) = ((old, new), b.0.path.as_path());
         if let Some(dtype) = Dtype::from_name(&a.1.dtype) {
             let moved = distance::distance(&mut old, &mut new, length, dtype).context(path, "read")?;
-            if moved.max_abs > 0.0 || moved.nan > 0 {
+            // Elements that are no number have no distance; then only the bytes tell.
+            if moved.max_abs > 0.0 || (moved.nan > 0 && !self.same(a, b)?) {
                 let (relative_l2, max_abs, nan) = (moved.relative_l2, moved.max_abs, moved.nan);
                 return Ok(Some(Distance::Numbers(Moved { relative_l2, max_abs, nan })));
             }
@@ -168,6 +169,11 @@ impl Opener<'_> {
         }
         let equal = same_bytes(&mut old, &mut new).context(path, "read")?;
         Ok(Some(if equal { Distance::None } else { Distance::Bytes }))
+    }
+
+    fn same(&self, a: &(WeightsFile, Tensor), b: &(WeightsFile, Tensor)) -> Result<bool> {
+        let (Some(mut old), Some(mut new)) = (self.bytes(a)?, self.bytes(b)?) else { return Ok(false) };
+        same_bytes(&mut old, &mut new).context(b.0.path.as_path(), "read")
     }
 
     fn bytes(&self, (file, tensor): &(WeightsFile, Tensor)) -> Result<Option<impl Read + use<>>> {

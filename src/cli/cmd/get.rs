@@ -1,0 +1,140 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::resolve::{Source, at_url, read_lock, require_same};
+use crate::cli::{Global, Ui};
+use crate::error::{Error, Result};
+use crate::human;
+use crate::model_yaml::Role;
+use crate::ops::get::{self, Origin, Report};
+use crate::ops::resolve::{self, Options};
+use crate::ops::{Ctx, remotes};
+
+/// Write the files of a release into a directory, verified, with model-info.json beside them
+///
+/// Complete or not there; run again, it checks every byte and changes nothing. With --repo no clone is needed. With --locked and no
+/// repository around, the files come from the store or the presigned URLs that the lock file names, without git.
+#[derive(clap::Args, Debug)]
+pub(crate) struct GetArgs {
+    /// churn@v1.4.0, churn@1.4, churn@latest, churn#prod or churn@prod; may be left out with --locked
+    #[arg(required_unless_present = "locked")]
+    reference: Option<String>,
+    /// The directory
+    #[arg(long = "output", short, value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    /// Only files of this kind; may be given several times
+    #[arg(long, value_enum, value_name = "ROLE")]
+    only: Vec<Part>,
+    /// Also what is no part of the bundle
+    #[arg(long, value_enum, value_name = "WHAT")]
+    with: Vec<Extra>,
+    /// Replace files that are in the way
+    #[arg(long, short)]
+    force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Part {
+    Weights,
+    Code,
+    Config,
+    Environment,
+    Schema,
+    Evaluation,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Extra {
+    /// Tracked data snapshots
+    Data,
+}
+
+impl GetArgs {
+    fn options(&self) -> get::Options {
+        let role = |part: &Part| match part {
+            Part::Weights => Role::Weights,
+            Part::Code => Role::Code,
+            Part::Config => Role::Config,
+            Part::Environment => Role::Environment,
+            Part::Schema => Role::Schema,
+            Part::Evaluation => Role::Evaluation,
+        };
+        get::Options {
+            dir: self.dir.clone(),
+            only: self.only.iter().map(role).collect(),
+            data: self.with.iter().any(|extra| matches!(extra, Extra::Data)),
+            force: self.force,
+        }
+    }
+
+    fn resolve_options(&self) -> Options {
+        Options { reference: self.reference.clone().unwrap_or_default(), ..Options::default() }
+    }
+
+    /// Whether no repository is needed around: with a URL, or with a lock file alone.
+    pub(super) fn needs_no_clone(&self) -> bool {
+        self.source.repo.is_some() || self.reference.is_none()
+    }
+}
+
+pub(super) fn run_without_clone(ui: &Ui, global: &Global, args: &GetArgs) -> Result<()> {
+    if let Some(url) = &args.source.repo {
+        if args.reference.is_none() {
+            return Err(Error::usage("--repo needs a release or a stage to look for"));
+        }
+        let (resolved, ctx) = at_url(ui, global, url, &args.resolve_options())?;
+        check_lock(args, &resolved)?;
+        return finish(ui, args, &get::get(&Origin::Store(&ctx), &resolved, &args.options())?);
+    }
+    let path = args
+        .source
+        .locked
+        .as_deref()
+        .ok_or_else(|| Error::usage("name a release, or a lock file with --locked"))?;
+    let resolved = read_lock(path)?;
+    let (progress, interrupt) = crate::cli::progress_and_interrupt(ui)?;
+    let open = |url: &str| remotes::open_stated(url, global.jobs.map(usize::from), interrupt.clone());
+    let origin = Origin::Lock { open: &open, progress: progress.as_ref(), interrupt: &interrupt };
+    finish(ui, args, &get::get(&origin, &resolved, &args.options())?)
+}
+
+pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &GetArgs) -> Result<()> {
+    let resolved = resolve::resolve(ctx, &args.resolve_options())?;
+    check_lock(args, &resolved)?;
+    finish(ui, args, &get::get(&Origin::Store(ctx), &resolved, &args.options())?)
+}
+
+fn check_lock(args: &GetArgs, resolved: &resolve::Resolved) -> Result<()> {
+    match &args.source.locked {
+        Some(path) => require_same(&read_lock(path)?, resolved, path),
+        None => Ok(()),
+    }
+}
+
+fn finish(ui: &Ui, args: &GetArgs, report: &Report) -> Result<()> {
+    if args.json {
+        let value = json!({
+            "directory": args.dir,
+            "info": report.info,
+            "files": report.files,
+            "bytes": report.bytes,
+            "fetched": report.fetched,
+            "up_to_date": report.up_to_date,
+        });
+        return ui.json("get", value);
+    }
+    let name = report.info.release.clone().unwrap_or_else(|| report.info.model.clone());
+    let what = format!("{} ({})", human::count(report.files, "file"), human::bytes(report.bytes));
+    let dir = human::escape(&args.dir.to_string_lossy());
+    match report.up_to_date {
+        true => ui.say(format!("{dir}: {name} is there already, {what} verified")),
+        false => ui.say(format!("{dir}: {name}, {what}, {} fetched", human::bytes(report.fetched))),
+    }
+    Ok(())
+}

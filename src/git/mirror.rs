@@ -1,0 +1,233 @@
+//! A small bare repository that mirrors the tags of models as a git remote has them, with their commits and, on demand, single
+//! files. So no question about a release needs a full clone, and the user's own clone keeps its depth and its tags.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Git, Oid, child};
+use crate::error::{Context, Error, Result};
+use crate::fsio::{self, Durability};
+use crate::human;
+use crate::repo_path::RepoPath;
+
+/// Where the remote's default branch is kept.
+pub const DEFAULT_BRANCH: &str = "refs/git-model/default";
+
+/// How much comes with a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The commit alone.
+    Commit,
+    /// Its trees, too, so that files can be found without more requests.
+    Trees,
+}
+
+impl Depth {
+    fn filter(self) -> &'static str {
+        match self {
+            Depth::Commit => "--filter=tree:0",
+            Depth::Trees => "--filter=blob:none",
+        }
+    }
+}
+
+impl Git {
+    /// Names of the git remotes, in git's order.
+    pub fn git_remotes(&self) -> Result<Vec<String>> {
+        let listed = self.git(["remote"]).output()?;
+        Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
+    }
+
+    /// The URL that git would fetch from.
+    pub fn git_remote_url(&self, name: &str) -> Result<String> {
+        let url = self.git(["remote", "get-url", "--", name]).output()?;
+        Ok(String::from_utf8_lossy(&url).trim_end_matches('\n').to_owned())
+    }
+
+    /// Opens the mirror in `dir` of a remote of this repository, and makes it if there is none. Credentials, proxies and
+    /// whatever else git needs to reach the remote come from this repository's configuration.
+    pub fn open_mirror(&self, dir: &Path, object_format: &str) -> Result<Git> {
+        let base = self.top.clone().unwrap_or_else(|| self.common_dir.clone());
+        let mut borrowed = vec![self.common_dir.join("config")];
+        borrowed.push(self.git_dir.join("config.worktree"));
+        make_mirror(dir, object_format, &borrowed, None)?;
+        Git::open_elsewhere(dir, base)
+    }
+
+    /// Opens the mirror in `dir` of any URL, and makes it if there is none.
+    pub fn open_mirror_of(dir: &Path, url: &str, object_format: &str) -> Result<Git> {
+        make_mirror(dir, object_format, &[], Some(url))?;
+        let base = std::env::current_dir().context(".", "find the current directory")?;
+        Git::open_elsewhere(dir, base)
+    }
+
+    fn open_elsewhere(dir: &Path, base: PathBuf) -> Result<Git> {
+        let mut git = Git::open_bare(dir)?;
+        git.elsewhere = Some(base);
+        Ok(git)
+    }
+
+    /// Names and ids of a remote's refs that match these patterns.
+    pub fn list_remote(&self, remote: &str, patterns: &[String]) -> Result<Vec<(String, Oid)>> {
+        let list = self.git(["ls-remote", "--refs", "--end-of-options", remote]);
+        list_refs(&list.args(patterns.iter().map(String::as_str)).output()?)
+    }
+
+    /// Makes the mirror's tags the remote's: those whose names start with these prefixes, whatever they were before. Only what
+    /// differs is fetched.
+    pub fn mirror_tags(&self, remote: &str, prefixes: &[String], depth: Depth) -> Result<()> {
+        let patterns: Vec<String> = prefixes.iter().map(|prefix| format!("refs/tags/{prefix}*")).collect();
+        let there: BTreeMap<String, Oid> = self.list_remote(remote, &patterns)?.into_iter().collect();
+        let mut gone = String::new();
+        let mut here = BTreeMap::new();
+        for (name, id) in self.tag_refs(prefixes)? {
+            let name = format!("refs/tags/{name}");
+            if there.contains_key(&name) {
+                here.insert(name, id);
+            } else {
+                gone.push_str(&format!("delete {name}\n"));
+            }
+        }
+        if !gone.is_empty() {
+            self.git(["update-ref", "--stdin"]).input(gone.into_bytes()).output()?;
+        }
+        let missing: Vec<&String> = there.iter().filter(|(name, id)| here.get(*name) != Some(*id)).map(|(name, _)| name).collect();
+        self.fetch(remote, depth, &missing)
+    }
+
+    /// Brings exactly these refs of the remote, with their commits' trees.
+    pub fn mirror_exactly(&self, remote: &str, refs: &[String]) -> Result<()> {
+        self.fetch(remote, Depth::Trees, &refs.iter().collect::<Vec<_>>())
+    }
+
+    /// Brings the tip of the remote's default branch.
+    pub fn mirror_default_branch(&self, remote: &str) -> Result<Oid> {
+        self.fetch_refspecs(remote, Depth::Trees, &format!("+HEAD:{DEFAULT_BRANCH}\n"))?;
+        self.resolve(DEFAULT_BRANCH)?
+            .ok_or_else(|| Error::new(format!("{}: it has no default branch", human::escape(remote))))
+    }
+
+    /// Brings refs under their own names.
+    fn fetch(&self, remote: &str, depth: Depth, refs: &[&String]) -> Result<()> {
+        let refspecs: String = refs.iter().map(|name| format!("+{name}:{name}\n")).collect();
+        if refspecs.is_empty() { Ok(()) } else { self.fetch_refspecs(remote, depth, &refspecs) }
+    }
+
+    /// Refspecs come on standard input, where there may be thousands.
+    fn fetch_refspecs(&self, remote: &str, depth: Depth, refspecs: &str) -> Result<()> {
+        let args = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-recurse-submodules",
+            "--depth=1",
+            depth.filter(),
+            "--stdin",
+            "--end-of-options",
+            remote,
+        ];
+        self.git(args).input(refspecs.as_bytes().to_vec()).output().map(drop)
+    }
+
+    /// Brings objects by their ids, all in one request, where this is a mirror that has not got them.
+    pub fn prefetch(&self, remote: &str, ids: &[Oid]) -> Result<()> {
+        let mut missing: Vec<&str> = Vec::new();
+        for id in ids {
+            if !self.has_locally(id) {
+                missing.push(id.as_str());
+            }
+        }
+        if missing.is_empty() || self.elsewhere.is_none() {
+            return Ok(());
+        }
+        let args = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--filter=blob:none",
+            "--stdin",
+            "--end-of-options",
+            remote,
+        ];
+        let input = missing.iter().flat_map(|id| format!("{id}\n").into_bytes()).collect();
+        self.git(args).input(input).output().map(drop)
+    }
+
+    /// Whether an object is here; a promise that it can be fetched does not count.
+    fn has_locally(&self, id: &Oid) -> bool {
+        let found = self.lib.as_ref().and_then(|lib| {
+            let odb = lib.odb().ok()?;
+            Some(odb.exists(git2::Oid::from_str(id.as_str()).ok()?))
+        });
+        found.unwrap_or(false)
+    }
+
+    /// Copies an object into another repository of the same object format.
+    pub fn copy_object_to(&self, id: &Oid, kind: &str, to: &Git) -> Result<()> {
+        let bytes = self.git(["cat-file", kind, id.as_str()]).output()?;
+        to.git(["hash-object", "-t", kind, "-w", "--stdin"]).input(bytes).output().map(drop)
+    }
+
+    /// The commit's own tree of files, as far as blobs' ids go.
+    pub fn blob_id(&self, commit: &Oid, path: &RepoPath) -> Result<Option<Oid>> {
+        self.resolve(&format!("{}:{path}", commit.as_str()))
+    }
+}
+
+/// The object format and refs of a remote that nobody has cloned.
+pub fn list_url(url: &str, patterns: &[String]) -> Result<Vec<(String, Oid)>> {
+    let list = child::git(["ls-remote", "--refs", "--end-of-options", url]);
+    list_refs(&list.args(patterns.iter().map(String::as_str)).output()?)
+}
+
+fn list_refs(listed: &[u8]) -> Result<Vec<(String, Oid)>> {
+    let text = String::from_utf8_lossy(listed);
+    text.lines()
+        .filter_map(|line| line.split_once('\t'))
+        .map(|(id, name)| Ok((name.to_owned(), Oid::new(id)?)))
+        .collect()
+}
+
+fn make_mirror(dir: &Path, object_format: &str, borrowed: &[PathBuf], url: Option<&str>) -> Result<()> {
+    if !dir.join("HEAD").exists() {
+        let parent =
+            dir.parent().ok_or_else(|| Error::new(format!("{}: has no directory", dir.display())))?;
+        fsio::create_dir_all(parent, Durability::Off)?;
+        let format = format!("--object-format={object_format}");
+        // Made beside its place, so that nobody ever finds half of one.
+        let new = tempfile::Builder::new()
+            .prefix("new-")
+            .tempdir_in(parent)
+            .context(parent, "create a directory in")?;
+        let at = new.path().to_string_lossy().into_owned();
+        child::git(["init", "--quiet", "--bare", "--template=", &format, &at]).alone().output()?;
+        match fs::rename(new.path(), dir) {
+            Ok(()) => drop(new.keep()),
+            // Another process was first.
+            Err(_) if dir.join("HEAD").exists() => {}
+            Err(error) => return Err(error).context(dir, "create"),
+        }
+    }
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = String::from("[core]\n\trepositoryformatversion = 1\n\tbare = true\n");
+    if object_format == "sha256" {
+        text.push_str("[extensions]\n\tobjectFormat = sha256\n");
+    }
+    for file in borrowed {
+        text.push_str(&format!("[include]\n\tpath = {}\n", quote(&file.to_string_lossy())));
+    }
+    if let Some(url) = url {
+        text.push_str(&format!("[remote \"origin\"]\n\turl = {}\n", quote(url)));
+    }
+    // Every remote may be asked for what is missing. What the borrowed configuration says about bareness does not count.
+    text.push_str("[core]\n\tbare = true\n");
+    let config = dir.join("config");
+    let mine = fs::read_to_string(&config).unwrap_or_default();
+    if !mine.starts_with(&text) {
+        fsio::write_atomic(&config, text.as_bytes(), Durability::Off)?;
+    }
+    Ok(())
+}

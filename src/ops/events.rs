@@ -1,0 +1,331 @@
+//! Stage events: each is one tag whose number is the compare-and-swap token. Whoever loses a race looks again and decides again.
+
+use std::time::Duration;
+
+use super::Ctx;
+use super::candidate::{Candidate, require_release};
+use super::check::Judge;
+use super::registry::{Published, Registry};
+use super::release::{doubt, overrides};
+use crate::error::{Error, Kind, Result};
+use crate::gates::Verdict;
+use crate::human;
+use crate::release::{
+    Action, EventPayload, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version, Wanted,
+    format_event,
+};
+
+/// How often a lost race is run again.
+const ATTEMPTS: u32 = 12;
+
+/// What is to happen in a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A release becomes the stage's version; with a share, it becomes a canary beside it.
+    Promote {
+        /// Which release.
+        wanted: Wanted,
+        /// Percent of the traffic; `None` for all of it.
+        traffic: Option<u8>,
+    },
+    /// The stage goes back to a version that was good in it.
+    Rollback {
+        /// Which; the last good one if not given.
+        to: Option<Wanted>,
+    },
+    /// The stage becomes empty.
+    Retire,
+    /// Somebody approves a release for the stage.
+    Approve {
+        /// Which release.
+        wanted: Wanted,
+    },
+    /// A rollout ended.
+    Outcome {
+        /// How.
+        outcome: Outcome,
+        /// Of which release; the stage's newest if not given.
+        of: Option<Wanted>,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The model.
+    pub name: ModelName,
+    /// The stage.
+    pub stage: StageName,
+    /// What.
+    pub what: What,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// Who, when that is not the one whose name git has.
+    pub actor: Option<String>,
+    /// Why gates that fail are passed all the same.
+    pub override_reason: Option<String>,
+    /// Sign the tag, whether the rules ask for it or not.
+    pub sign: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was done, or would be.
+#[derive(Debug)]
+pub struct Report {
+    /// The tag's name.
+    pub tag: String,
+    /// The tag object; `None` in a dry run, or when nothing had to be done.
+    pub oid: Option<String>,
+    /// What was done.
+    pub action: Action,
+    /// The version it was done with.
+    pub version: Option<Version>,
+    /// What was in the stage before.
+    pub before: Option<Version>,
+    /// How each gate came out.
+    pub verdicts: Vec<Verdict>,
+    /// Set when the stage is already as it should be.
+    pub nothing_to_do: bool,
+    /// How many races were lost before.
+    pub lost: u32,
+    /// The git remote; `None` when the tag is in this repository only.
+    pub git_remote: Option<String>,
+}
+
+/// What was decided on the present state of a stage.
+struct Decision<'h> {
+    action: Action,
+    release: Option<&'h Release>,
+    nothing_to_do: bool,
+}
+
+/// Does what the options say.
+pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
+    let registry = Registry::open(ctx)?;
+    for lost in 0..ATTEMPTS {
+        registry.refresh(&options.name)?;
+        let history = registry.history(&options.name)?;
+        if let Some(finding) = doubt(&history, &options.stage) {
+            return Err(Error::refused(format!("{}#{}: {finding}", options.name, options.stage)).hint(
+                "git model history shows what is broken; nothing is added to it before that is settled",
+            ));
+        }
+        let decision = decide(&history, options)?;
+        let (report, published) = attempt(ctx, &registry, &history, options, &decision)?;
+        match published {
+            None | Some(Published::Done(_)) => return Ok(Report { lost, ..report }),
+            Some(Published::Taken) => {
+                ctx.interrupt.check()?;
+                // A little patience, of different length for everybody, so that not all come back at once.
+                let pause = 10 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * u64::from(lost + 1) / 4;
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+        }
+    }
+    Err(Error::new(format!(
+        "{}#{}: others were first, {ATTEMPTS} times in a row",
+        options.name, options.stage
+    ))
+    .of_kind(Kind::Race)
+    .hint("nothing was changed; look at git model history and run it again"))
+}
+
+fn attempt(
+    ctx: &Ctx,
+    registry: &Registry<'_>,
+    history: &History,
+    options: &Options,
+    decision: &Decision<'_>,
+) -> Result<(Report, Option<Published>)> {
+    let (name, stage) = (&options.name, &options.stage);
+    let next = history.next(stage)?;
+    let tag = TagName::Event { name: name.clone(), stage: stage.clone(), n: next.n };
+    let current = history.current(stage);
+    let mut report = Report {
+        tag: tag.to_string(),
+        oid: None,
+        action: decision.action.clone(),
+        version: decision.release.map(|release| release.version.clone()),
+        before: current.map(|current| current.version.clone()),
+        verdicts: Vec::new(),
+        nothing_to_do: decision.nothing_to_do,
+        lost: 0,
+        git_remote: registry.remote().map(str::to_owned),
+    };
+    if decision.nothing_to_do {
+        return Ok((report, None));
+    }
+    let candidate =
+        decision.release.map(|release| Candidate::of_release(registry.ctx(), release)).transpose()?;
+    let judged = match (&candidate, decision.release) {
+        (Some(candidate), Some(release)) => {
+            Some(judge(registry, history, candidate, release, options, decision)?)
+        }
+        _ => None,
+    };
+    let (verdicts, policy, must_sign) =
+        judged.map_or((Vec::new(), None, false), |(verdicts, policy, sign)| (verdicts, Some(policy), sign));
+    report.verdicts = verdicts;
+    let overrides = overrides(&report.verdicts, options.override_reason.as_deref())
+        .map_err(|error| error.about(format!("{name}#{stage}: refused")))?;
+    let payload = EventPayload {
+        name: name.clone(),
+        stage: stage.clone(),
+        n: next.n,
+        action: decision.action.clone(),
+        version: report.version.clone(),
+        digest: candidate.as_ref().map(|candidate| candidate.digest),
+        release_tag: decision.release.map(|release| release.tag.oid.clone()),
+        traffic: match &options.what {
+            What::Promote { traffic, .. } => *traffic,
+            _ => None,
+        },
+        outcome: match &options.what {
+            What::Outcome { outcome, .. } => Some(*outcome),
+            _ => None,
+        },
+        reason: options.reason.clone(),
+        actor: options.actor.clone(),
+        previous: next.previous,
+        policy: policy.filter(|_| matches!(decision.action, Action::Promote | Action::Canary)),
+        overrides,
+    };
+    let message = format_event(&payload)?;
+    if options.dry_run {
+        return Ok((report, None));
+    }
+    // An empty stage has no release to point at; then the version that leaves it is what the event is about.
+    let target = decision.release.map(|release| release.tag.target.clone());
+    let target = target.or_else(|| current.map(|current| current.since.tag.target.clone()));
+    let target = registry.ctx().git.parse_id(&target.ok_or_else(|| nothing_there(name, stage))?)?;
+    let sign = options.sign || must_sign;
+    let maker = if registry.remote().is_some() { &registry.ctx().git } else { &ctx.git };
+    let published = registry.publish(maker, &tag, &target, &message, sign)?;
+    if let Published::Done(id) = &published {
+        report.oid = Some(id.as_str().to_owned());
+    }
+    Ok((report, Some(published)))
+}
+
+/// Judges a release for the event: everything for a promotion, integrity and signature alone for a way back.
+fn judge(
+    registry: &Registry<'_>,
+    history: &History,
+    candidate: &Candidate,
+    release: &Release,
+    options: &Options,
+    decision: &Decision<'_>,
+) -> Result<(Vec<Verdict>, Policy, bool)> {
+    let judge = Judge::new(registry.ctx(), registry, history, candidate)?;
+    // A stage that the default branch no longer declares can still be left.
+    let leaving = matches!(decision.action, Action::Rollback | Action::Outcome);
+    let must_sign = match judge.stage_rules(&options.stage) {
+        Ok(rules) => rules.signed,
+        Err(_) if leaving => false,
+        Err(error) => return Err(error),
+    };
+    let verdicts = match decision.action {
+        Action::Promote | Action::Canary => {
+            let mut verdicts = judge.release()?;
+            verdicts.push(judge.stored()?);
+            verdicts.extend(judge.stage(&options.stage, Some(release))?);
+            verdicts
+        }
+        Action::Rollback if must_sign => vec![judge.signed(release)?],
+        _ => Vec::new(),
+    };
+    Ok((verdicts, judge.policy.clone(), must_sign))
+}
+
+fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
+    let (name, stage) = (&options.name, &options.stage);
+    let current = history.current(stage);
+    let typed =
+        |wanted: &Wanted| require_release(history, name, wanted, &format!("{name} {}", shown(wanted)));
+    match &options.what {
+        What::Promote { wanted, traffic: None } => {
+            let release = typed(wanted)?;
+            let there = current
+                .is_some_and(|current| *current.version == release.version && current.canary.is_none());
+            Ok(Decision { action: Action::Promote, release: Some(release), nothing_to_do: there })
+        }
+        What::Promote { wanted, traffic: Some(share) } => {
+            let release = typed(wanted)?;
+            let Some(current) = current else {
+                return Err(Error::refused(format!(
+                    "{name}#{stage}: a canary needs a version to stand beside, and nothing is in this stage"
+                ))
+                .hint(format!("git model promote {name}@v{} {stage} without --traffic", release.version)));
+            };
+            if *current.version == release.version {
+                return Err(Error::refused(format!(
+                    "{name}#{stage}: v{} has all of the traffic already",
+                    release.version
+                )));
+            }
+            let same = |canary: &crate::release::Canary<'_>| {
+                *canary.version == release.version && canary.traffic == *share
+            };
+            let there = current.canary.as_ref().is_some_and(same);
+            Ok(Decision { action: Action::Canary, release: Some(release), nothing_to_do: there })
+        }
+        What::Rollback { to } => {
+            let version = match to {
+                Some(wanted) => typed(wanted)?.version.clone(),
+                None => history.rollback_target(stage).cloned().ok_or_else(|| {
+                    Error::refused(format!("{name}#{stage}: no version before was good in this stage"))
+                        .hint("git model retire empties the stage; --to names a version that was in it")
+                })?,
+            };
+            let release = typed(&Wanted::Exact(version.clone()))?;
+            if !history.was_in(stage, &version) {
+                return Err(Error::refused(format!("{name}#{stage}: v{version} was never in this stage"))
+                    .hint(format!("git model promote {name}@v{version} {stage}")));
+            }
+            let there =
+                current.is_some_and(|current| *current.version == version && current.canary.is_none());
+            Ok(Decision { action: Action::Rollback, release: Some(release), nothing_to_do: there })
+        }
+        What::Retire => {
+            // The event still says which version it took out, by its commit.
+            let nothing_to_do = current.is_none();
+            if nothing_to_do && history.events(stage).is_empty() {
+                return Err(nothing_there(name, stage));
+            }
+            Ok(Decision { action: Action::Retire, release: None, nothing_to_do })
+        }
+        What::Approve { wanted } => {
+            Ok(Decision { action: Action::Approve, release: Some(typed(wanted)?), nothing_to_do: false })
+        }
+        What::Outcome { of, .. } => {
+            let current = current.ok_or_else(|| nothing_there(name, stage))?;
+            let newest = current.canary.map_or(current.version, |canary| canary.version).clone();
+            let wanted = of.clone().unwrap_or(Wanted::Exact(newest));
+            let release = typed(&wanted)?;
+            let in_stage = *current.version == release.version
+                || current.canary.is_some_and(|canary| *canary.version == release.version);
+            if !in_stage {
+                return Err(Error::refused(format!(
+                    "{name}#{stage}: v{} is not in this stage",
+                    release.version
+                )));
+            }
+            Ok(Decision { action: Action::Outcome, release: Some(release), nothing_to_do: false })
+        }
+    }
+}
+
+fn nothing_there(name: &ModelName, stage: &StageName) -> Error {
+    Error::refused(format!("{name}#{stage}: nothing is in this stage"))
+        .hint(format!("git model history {name} --stage {stage}"))
+}
+
+fn shown(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Exact(version) => format!("v{version}"),
+        Wanted::Prefix { major, minor: Some(minor) } => format!("{major}.{minor}"),
+        Wanted::Prefix { major, minor: None } => format!("{major}"),
+        Wanted::Latest => human::escape("latest"),
+    }
+}

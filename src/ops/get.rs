@@ -1,0 +1,559 @@
+//! Writing the files of a release into a directory: verified, complete or not there, and again for nothing when it is there.
+//!
+//! `model-info.json` is written last: a directory that has it is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::Ctx;
+use super::fetch::{Limit, ensure, listing};
+use super::remotes::{self, Purpose};
+use super::resolve::{FileInfo, Resolved};
+use crate::cache::Cache;
+use crate::error::{Context, Error, Result};
+use crate::fsio::{self, Durability, Kind, Reflink};
+use crate::human;
+use crate::id::{Digest, Hasher};
+use crate::lineage::Data;
+use crate::model_info::{self, InfoFile, ModelInfo};
+use crate::model_yaml::Role;
+use crate::pointer::{Content, Pointer};
+use crate::progress::{Interrupt, Progress, Step};
+use crate::remote::{self, Download, Link, Receive, Remote};
+use crate::repo_path::RepoPath;
+
+/// Where files are made, inside of the directory or beside it.
+const PART: &str = ".git-model-part";
+/// Files fetched by URL at once.
+const LINKS_AT_ONCE: usize = 16;
+
+/// What to write.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Only files of these roles; all if empty.
+    pub only: Vec<Role>,
+    /// The data snapshots that are tracked, too.
+    pub data: bool,
+    /// Replace files that are in the way.
+    pub force: bool,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Report {
+    /// What the directory now is.
+    pub info: ModelInfo,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of these, bytes that were fetched.
+    pub fetched: u64,
+    /// Whether everything was there already.
+    pub up_to_date: bool,
+}
+
+/// Where the bytes come from.
+pub enum Origin<'a> {
+    /// The store, as this repository knows it.
+    Store(&'a Ctx),
+    /// What a lock file says; no repository.
+    Lock {
+        /// Opens the store that the lock names, if it has to be asked.
+        open: &'a dyn Fn(&str) -> Result<Remote>,
+        /// Where progress is reported.
+        progress: &'a dyn Progress,
+        /// Set when the user wants to stop.
+        interrupt: &'a Interrupt,
+    },
+}
+
+impl Origin<'_> {
+    fn progress(&self) -> &dyn Progress {
+        match self {
+            Origin::Store(ctx) => ctx.progress.as_ref(),
+            Origin::Lock { progress, .. } => *progress,
+        }
+    }
+
+    fn interrupt(&self) -> &Interrupt {
+        match self {
+            Origin::Store(ctx) => &ctx.interrupt,
+            Origin::Lock { interrupt, .. } => interrupt,
+        }
+    }
+
+    fn durability(&self) -> Durability {
+        match self {
+            Origin::Store(ctx) => ctx.settings.durability,
+            Origin::Lock { .. } => Durability::Full,
+        }
+    }
+
+    fn cache(&self) -> Option<&Cache> {
+        match self {
+            Origin::Store(ctx) => Some(&ctx.cache),
+            Origin::Lock { .. } => None,
+        }
+    }
+}
+
+/// One file to write.
+#[derive(Clone, Debug)]
+struct Wanted {
+    path: RepoPath,
+    digest: Digest,
+    size: u64,
+    executable: bool,
+    presigned: Option<String>,
+}
+
+/// Writes a resolved version into a directory.
+pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result<Report> {
+    let wanted = wanted(origin, resolved, options)?;
+    let info = ModelInfo { files: wanted.iter().map(of_wanted).collect(), ..resolved.info() };
+    let bytes = wanted.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
+    let place = Place { dir: &options.dir, durability: origin.durability() };
+    let before = place.info()?;
+    if before.as_ref() == Some(&report.info) && place.is_whole(&wanted, origin)? {
+        report.up_to_date = true;
+        return Ok(report);
+    }
+    place.refuse_foreign(&wanted, before.as_ref(), options.force)?;
+    let stage = place.stage()?;
+    fsio::require_space(&stage, bytes.saturating_sub(already(&stage, &wanted)), "the files of the release")?;
+    report.fetched = fill(origin, resolved, &stage, &wanted)?;
+    place.publish(&stage, &wanted, &report.info, before.as_ref())?;
+    Ok(report)
+}
+
+fn of_wanted(file: &Wanted) -> InfoFile {
+    InfoFile { path: file.path.clone(), sha256: file.digest, size: file.size, executable: file.executable }
+}
+
+fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result<Vec<Wanted>> {
+    let role_wanted =
+        |file: &&FileInfo| options.only.is_empty() || options.only.iter().any(|role| role.key() == file.role);
+    let mut files: BTreeMap<RepoPath, Wanted> = BTreeMap::new();
+    for file in resolved.files.iter().filter(role_wanted) {
+        let presigned = file.presigned_url.clone();
+        let (path, digest, size, executable) = (file.path.clone(), file.sha256, file.size, file.executable);
+        files.insert(path.clone(), Wanted { path, digest, size, executable, presigned });
+    }
+    if options.data {
+        let Origin::Store(ctx) = origin else {
+            return Err(Error::usage("--with data needs the repository; a lock file lists the bundle only"));
+        };
+        for data in &resolved.data {
+            files.extend(data_files(ctx, data)?.into_iter().map(|file| (file.path.clone(), file)));
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::usage("the release has no files of these roles"));
+    }
+    Ok(files.into_values().collect())
+}
+
+/// The files of a tracked snapshot; one outside has none here.
+fn data_files(ctx: &Ctx, data: &Data) -> Result<Vec<Wanted>> {
+    let digest = data.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
+    let (Some(path), Some(digest), Some(size)) = (&data.path, digest, data.size) else {
+        return Ok(Vec::new());
+    };
+    let one =
+        |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
+    let pointer = Pointer { content: Content::Tree { files: data.files.unwrap_or(0) }, digest, size };
+    if listing(ctx, &pointer, &mut Vec::new()).is_err() {
+        // A limit of nothing brings the lists of files and none of the files.
+        drop(ensure(ctx, &[(path.clone(), pointer)], None, None, Limit::Bytes(0)));
+    }
+    match listing(ctx, &pointer, &mut Vec::new()) {
+        Ok(entries) => entries
+            .into_iter()
+            .filter(|entry| matches!(entry.kind, Kind::File | Kind::Executable))
+            .map(|entry| {
+                Ok(one(path.join(&entry.path)?, entry.digest, entry.size, entry.kind == Kind::Executable))
+            })
+            .collect(),
+        // Then it is a single file.
+        Err(_) if data.files == Some(1) => Ok(vec![one(path.clone(), digest, size, false)]),
+        Err(error) => Err(error.about(format!("data `{}`", human::escape(&data.name)))),
+    }
+}
+
+/// Bytes that an earlier, interrupted run brought.
+fn already(stage: &Path, wanted: &[Wanted]) -> u64 {
+    let size = |file: &Wanted| {
+        fs::metadata(stage.join(file.path.as_path())).map_or(0, |found| found.len().min(file.size))
+    };
+    wanted.iter().map(size).fold(0, u64::saturating_add)
+}
+
+/// Makes every file in the staging directory; returns how many bytes had to be fetched.
+fn fill(origin: &Origin<'_>, resolved: &Resolved, stage: &Path, wanted: &[Wanted]) -> Result<u64> {
+    let durability = origin.durability();
+    let interrupt = origin.interrupt();
+    for file in wanted {
+        if let Some(parent) = stage.join(file.path.as_path()).parent() {
+            fsio::create_dir_all(parent, Durability::Off)?;
+        }
+    }
+    let missing: Mutex<Vec<&Wanted>> = Mutex::default();
+    let cache = origin.cache();
+    wanted.par_iter().try_for_each(|file| -> Result<()> {
+        interrupt.check()?;
+        let target = stage.join(file.path.as_path());
+        if is_right(&target, file, interrupt)? || from_cache(cache, file, &target, durability, interrupt)? {
+            return Ok(());
+        }
+        missing.lock().expect("no thread panicked").push(file);
+        Ok(())
+    })?;
+    let mut missing = missing.into_inner().expect("no thread panicked");
+    missing.sort_by(|a, b| a.path.cmp(&b.path));
+    let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let step = origin.progress().step("fetching", missing.len() as u64, bytes);
+    let (linked, stored): (Vec<&Wanted>, Vec<&Wanted>) = missing
+        .into_iter()
+        .partition(|file| matches!(origin, Origin::Lock { .. }) && file.presigned.is_some());
+    fetch_linked(&linked, stage, durability, step.as_ref(), interrupt)?;
+    fetch_stored(origin, resolved, &stored, stage, step.as_ref())?;
+    Ok(bytes)
+}
+
+fn is_right(path: &Path, file: &Wanted, interrupt: &Interrupt) -> Result<bool> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() == file.size => File::open(path).context(path, "open")?,
+        _ => return Ok(false),
+    };
+    let executable = found.metadata().context(path, "read")?.permissions().mode() & 0o100 != 0;
+    let (digest, _) = fsio::hash_file(&found, &|_| interrupt.check_io()).context(path, "read")?;
+    Ok(digest == file.digest && executable == file.executable)
+}
+
+fn from_cache(
+    cache: Option<&Cache>,
+    file: &Wanted,
+    target: &Path,
+    durability: Durability,
+    interrupt: &Interrupt,
+) -> Result<bool> {
+    let Some(cache) = cache.filter(|cache| cache.holds(&file.digest, file.size)) else { return Ok(false) };
+    let Some(object) = cache.open(&file.digest)? else { return Ok(false) };
+    let arriving = Arriving::new(file, target, durability)?;
+    let on_bytes = |_| interrupt.check_io();
+    let digest = if fsio::reflink(&object, &arriving.file) == Reflink::Shared {
+        let copy = File::open(&arriving.part).context(&arriving.part, "open")?;
+        fsio::hash_file(&copy, &on_bytes).context(&arriving.part, "read")?.0
+    } else {
+        fsio::copy_hashing(&object, &arriving.file, file.size, durability == Durability::Full, &on_bytes)
+            .context(&arriving.part, "write")?
+            .0
+    };
+    if digest != file.digest {
+        // The cached bytes are wrong; they go into quarantine, and the right ones are fetched.
+        cache.quarantine(&file.digest)?;
+        return Ok(false);
+    }
+    arriving.keep()?;
+    Ok(true)
+}
+
+fn fetch_linked(
+    files: &[&Wanted],
+    stage: &Path,
+    durability: Durability,
+    step: &dyn Step,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let link = |file: &&Wanted| Link {
+        path: file.path.to_string(),
+        url: file.presigned.clone().unwrap_or_default(),
+    };
+    let links: Vec<Link> = files.iter().map(link).collect();
+    let receive = |at: usize| -> Result<Box<dyn Receive>> {
+        Ok(Box::new(Arriving::new(files[at], &stage.join(files[at].path.as_path()), durability)?))
+    };
+    remote::fetch_links(&links, LINKS_AT_ONCE, &receive, step, interrupt)
+}
+
+fn fetch_stored(
+    origin: &Origin<'_>,
+    resolved: &Resolved,
+    files: &[&Wanted],
+    stage: &Path,
+    step: &dyn Step,
+) -> Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let remote = match origin {
+        Origin::Store(ctx) => {
+            let commit = ctx.git.parse_id(&resolved.commit)?;
+            let found = remotes::find(ctx, None, Some(&commit))?;
+            remotes::open(ctx, &found, Purpose::Fetch)?
+        }
+        Origin::Lock { open, .. } => {
+            let store =
+                resolved.store.as_deref().ok_or_else(|| Error::new("the lock file names no store"))?;
+            open(store)?
+        }
+    };
+    // Objects of several paths are fetched once each and copied.
+    let mut places: BTreeMap<Digest, Vec<&Wanted>> = BTreeMap::new();
+    for file in files {
+        places.entry(file.digest).or_default().push(file);
+    }
+    let download = |(digest, of): (&Digest, &Vec<&Wanted>)| Download {
+        path: of[0].path.to_string(),
+        digest: *digest,
+        size: of[0].size,
+        exact: true,
+    };
+    let downloads: Vec<Download> = places.iter().map(download).collect();
+    let durability = origin.durability();
+    let receive = |download: &Download| -> Result<Box<dyn Receive>> {
+        let file = places[&download.digest][0];
+        Ok(Box::new(Arriving::new(file, &stage.join(file.path.as_path()), durability)?))
+    };
+    let failed = remote.download(&downloads, &receive, step)?;
+    if let Some((_, error)) = failed.into_iter().next() {
+        return Err(error);
+    }
+    for of in places.values() {
+        let first = stage.join(of[0].path.as_path());
+        for file in &of[1..] {
+            let arriving = Arriving::new(file, &stage.join(file.path.as_path()), durability)?;
+            let source = File::open(&first).context(&first, "open")?;
+            fsio::copy_hashing(&source, &arriving.file, file.size, false, &|_| Ok(()))
+                .context(&first, "copy")?;
+            arriving.keep()?;
+        }
+    }
+    Ok(())
+}
+
+/// A file on its way to its place in the staging directory.
+struct Arriving {
+    file: File,
+    part: PathBuf,
+    target: PathBuf,
+    digest: Digest,
+    size: u64,
+    seen: u64,
+    hasher: Hasher,
+    durability: Durability,
+}
+
+impl Arriving {
+    fn new(wanted: &Wanted, target: &Path, durability: Durability) -> Result<Arriving> {
+        let dir =
+            target.parent().ok_or_else(|| Error::new(format!("{}: has no directory", target.display())))?;
+        let mode = if wanted.executable { 0o755 } else { 0o644 };
+        let temp = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(fs::Permissions::from_mode(mode))
+            .tempfile_in(dir)
+            .context(dir, "create a file in")?;
+        let (file, part) = temp.keep().map_err(|error| error.error).context(dir, "create a file in")?;
+        let (digest, size) = (wanted.digest, wanted.size);
+        Ok(Arriving {
+            file,
+            part,
+            target: target.to_path_buf(),
+            digest,
+            size,
+            seen: 0,
+            hasher: Hasher::default(),
+            durability,
+        })
+    }
+
+    /// Gives the complete file its name.
+    fn keep(self) -> Result<()> {
+        self.durability.sync_file(&self.file, &self.part)?;
+        fs::rename(&self.part, &self.target).context(&self.target, "replace")
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // After `keep` there is nothing under this name any more.
+        drop(fs::remove_file(&self.part));
+    }
+}
+
+impl Receive for Arriving {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.seen += bytes.len() as u64;
+        if self.seen > self.size {
+            return Err(Error::refused("more bytes came than it has"));
+        }
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).context(&self.part, "write")
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        if self.seen != self.size || self.hasher.clone().finish() != self.digest {
+            return Err(Error::refused("the bytes that came are not the right ones"));
+        }
+        self.durability.sync_file(&self.file, &self.part)?;
+        fs::rename(&self.part, &self.target).context(&self.target, "replace")
+    }
+}
+
+/// The directory that is written.
+struct Place<'a> {
+    dir: &'a Path,
+    durability: Durability,
+}
+
+impl Place<'_> {
+    /// What the directory says it is.
+    fn info(&self) -> Result<Option<ModelInfo>> {
+        super::info::of_directory(self.dir)
+    }
+
+    /// Whether every file is there with the right bytes.
+    fn is_whole(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<bool> {
+        let interrupt = origin.interrupt();
+        let right: Vec<bool> = wanted
+            .par_iter()
+            .map(|file| is_right(&self.dir.join(file.path.as_path()), file, interrupt))
+            .collect::<Result<_>>()?;
+        Ok(right.into_iter().all(|right| right))
+    }
+
+    /// Refuses to replace what is not of a version that was written here before.
+    fn refuse_foreign(&self, wanted: &[Wanted], before: Option<&ModelInfo>, force: bool) -> Result<()> {
+        let shown = self.dir.display();
+        match fs::symlink_metadata(self.dir) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(Error::new(format!("{shown}: not a directory"))),
+            Err(_) => return Ok(()),
+        }
+        if force {
+            return Ok(());
+        }
+        let ours: BTreeSet<&RepoPath> =
+            before.into_iter().flat_map(|info| info.files.iter().map(|file| &file.path)).collect();
+        for file in wanted {
+            let path = self.dir.join(file.path.as_path());
+            if ours.contains(&file.path) || fs::symlink_metadata(&path).is_err() {
+                continue;
+            }
+            // A run that was stopped while it put files into their places leaves right ones.
+            if is_right(&path, file, &Interrupt::default())? {
+                continue;
+            }
+            return Err(Error::refused(format!(
+                "{}: a file that git model get did not write is in the way",
+                path.display()
+            ))
+            .hint("choose another directory, or --force replaces it"));
+        }
+        Ok(())
+    }
+
+    /// The staging directory: inside of a directory that is there, since that may be a mount; else beside it.
+    fn stage(&self) -> Result<PathBuf> {
+        let stage = match self.dir.is_dir() {
+            true => self.dir.join(PART),
+            false => {
+                let name = self.dir.file_name().ok_or_else(|| {
+                    Error::usage(format!("{}: not a directory that can be made", self.dir.display()))
+                })?;
+                let mut hidden = std::ffi::OsString::from(".");
+                hidden.push(name);
+                hidden.push(PART);
+                self.parent().join(hidden)
+            }
+        };
+        fsio::create_dir_all(&stage, self.durability)?;
+        Ok(stage)
+    }
+
+    fn parent(&self) -> &Path {
+        self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// Moves everything to its place, and says last what it is.
+    fn publish(
+        &self,
+        stage: &Path,
+        wanted: &[Wanted],
+        info: &ModelInfo,
+        before: Option<&ModelInfo>,
+    ) -> Result<()> {
+        let text = info.to_json();
+        if !self.dir.exists() {
+            self.sync_below(stage)?;
+            fsio::write_atomic(&stage.join(model_info::FILE_NAME), text.as_bytes(), self.durability)?;
+            fs::rename(stage, self.dir).context(self.dir, "create")?;
+            return self.durability.sync_dir(self.parent());
+        }
+        let note = self.dir.join(model_info::FILE_NAME);
+        // From here on the directory does not claim to be complete.
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(&note, "replace");
+            }
+            _ => self.durability.sync_dir(self.dir)?,
+        }
+        for file in wanted {
+            let (from, to) = (stage.join(file.path.as_path()), self.dir.join(file.path.as_path()));
+            if let Some(parent) = to.parent() {
+                fsio::create_dir_all(parent, self.durability)?;
+            }
+            fs::rename(&from, &to).context(&to, "replace")?;
+        }
+        let kept: BTreeSet<&RepoPath> = wanted.iter().map(|file| &file.path).collect();
+        for old in before.into_iter().flat_map(|info| &info.files).filter(|file| !kept.contains(&file.path)) {
+            self.remove_old(old)?;
+        }
+        self.sync_below(self.dir)?;
+        fsio::write_atomic(&note, text.as_bytes(), self.durability)?;
+        fs::remove_dir_all(stage).context(stage, "remove")
+    }
+
+    /// Removes a file of the version before, unless somebody changed it.
+    fn remove_old(&self, old: &InfoFile) -> Result<()> {
+        let path = self.dir.join(old.path.as_path());
+        let file = Wanted {
+            path: old.path.clone(),
+            digest: old.sha256,
+            size: old.size,
+            executable: old.executable,
+            presigned: None,
+        };
+        if is_right(&path, &file, &Interrupt::default())? {
+            fs::remove_file(&path).context(&path, "remove")?;
+        }
+        Ok(())
+    }
+
+    fn sync_below(&self, dir: &Path) -> Result<()> {
+        if self.durability == Durability::Off {
+            return Ok(());
+        }
+        for entry in fs::read_dir(dir).context(dir, "list")? {
+            let path = entry.context(dir, "list")?.path();
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) && !path.ends_with(PART) {
+                self.sync_below(&path)?;
+            }
+        }
+        self.durability.sync_dir(dir)
+    }
+}

@@ -1,0 +1,481 @@
+//! From a name to exact artifacts: what CI asks before it builds, and a pod before it starts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Ctx;
+use super::candidate::{Candidate, require_release};
+use super::compare::commit_of;
+use super::registry::{self, Registry};
+use super::remotes::{self, Purpose};
+use crate::error::{Error, Result};
+use crate::git::Oid;
+use crate::git::tags::Signature;
+use crate::human;
+use crate::id::Digest;
+use crate::model_info::ModelInfo;
+use crate::release::{
+    Action, Finding, History, ModelName, Parsed, Reference, Release, StageName, Tag, TagName, Version, Wanted,
+};
+use crate::remote::{self, MAX_PRESIGN};
+use crate::repo_config;
+use crate::repo_path::RepoPath;
+
+/// What to resolve, and how much to say.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `churn@v1.4.0`, `churn@1.4`, `churn@latest`, `churn#prod`, `churn@prod`, or a commit.
+    pub reference: String,
+    /// The model, where a commit does not say.
+    pub model: Option<String>,
+    /// Ask the store for URLs that anybody can use for a while.
+    pub presign: Option<Duration>,
+    /// Ask the store what was attested about the model.
+    pub attestations: bool,
+}
+
+/// Everything that a version is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// What was asked for.
+    pub reference: String,
+    /// The model.
+    pub model: String,
+    /// The version; `None` of a commit that is no release.
+    pub version: Option<String>,
+    /// The release's tag.
+    pub tag: Option<String>,
+    /// The tag object.
+    pub tag_oid: Option<String>,
+    /// The commit: code as of this version.
+    pub commit: String,
+    /// The stage that was asked for.
+    pub stage: Option<StageInfo>,
+    /// The model digest.
+    pub digest: Digest,
+    /// Bytes of all files.
+    pub size: u64,
+    /// The store that has the files.
+    pub store: Option<String>,
+    /// Every file of the bundle.
+    pub files: Vec<FileInfo>,
+    /// Data snapshots.
+    pub data: Vec<crate::lineage::Data>,
+    /// One digest over all of them.
+    pub data_digest: Option<Digest>,
+    /// Metrics of these weights.
+    pub metrics: BTreeMap<String, f64>,
+    /// What the user's git says about the tag's signature.
+    pub signature: Option<SignatureInfo>,
+    /// Keys of what was attested in the store; `None` when it was not asked.
+    pub attestations: Option<Vec<String>>,
+    /// The version that was released before it.
+    pub previous: Option<String>,
+}
+
+/// How a stage got its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageInfo {
+    /// Its name.
+    pub name: String,
+    /// Number of the event.
+    pub n: Option<u64>,
+    /// What was done.
+    pub action: String,
+    /// When, in Unix seconds.
+    pub at: i64,
+    /// Who. Untrusted text.
+    pub by: String,
+    /// A version with a share of the traffic.
+    pub canary: Option<CanaryInfo>,
+}
+
+/// A canary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryInfo {
+    /// The version.
+    pub version: String,
+    /// Percent of the traffic.
+    pub traffic: u8,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Repository path.
+    pub path: RepoPath,
+    /// What it is: a role, `model` for the declaration or `lineage` for the record.
+    pub role: String,
+    /// Its content.
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Whether its owner may execute it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+    /// Where it is in the store.
+    pub url: Option<String>,
+    /// A URL that anybody can use for a while. A secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presigned_url: Option<String>,
+}
+
+/// A signature's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignatureInfo {
+    /// `good`, `bad` or `none`.
+    pub state: String,
+    /// Who signed, or why it is not good.
+    pub said: Option<String>,
+}
+
+impl Resolved {
+    /// As it stands beside a deployed model.
+    pub fn info(&self) -> ModelInfo {
+        ModelInfo {
+            model: self.model.clone(),
+            version: self.version.clone(),
+            release: self.tag.clone(),
+            digest: self.digest,
+            commit: Some(self.commit.clone()),
+            data_digest: self.data_digest,
+            files: Vec::new(),
+        }
+    }
+
+    /// What must be the same for two answers to mean the same artifacts.
+    pub fn pins(&self) -> (&str, Option<&str>, &str, Digest) {
+        (&self.model, self.tag_oid.as_deref(), &self.commit, self.digest)
+    }
+}
+
+/// Resolves from this clone: its git remote is asked, unless `--offline`.
+pub fn resolve(ctx: &Ctx, options: &Options) -> Result<Resolved> {
+    resolve_in(&Registry::open(ctx)?, Some(ctx), options)
+}
+
+/// Resolves from the mirror of a URL; `ctx` works on that.
+pub fn resolve_at_url(ctx: Ctx, options: &Options) -> Result<(Resolved, Ctx)> {
+    let registry = Registry::at_url(ctx);
+    let resolved = resolve_in(&registry, None, options)?;
+    match registry {
+        Registry::Remote { ctx, .. } => Ok((resolved, *ctx)),
+        Registry::Local(_) => unreachable!("it was opened at a URL"),
+    }
+}
+
+fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> Result<Resolved> {
+    let typed = &options.reference;
+    let (name, wanted) = match Reference::parse(typed)? {
+        Reference::Release { name, wanted } => (name, Asked::Release(wanted)),
+        Reference::Stage { name, stage } => (name, Asked::Stage(stage)),
+        Reference::Model(name) if own.is_none() => (name, Asked::Release(Wanted::Latest)),
+        Reference::Model(_) | Reference::Commit(_) => {
+            let ctx = own.ok_or_else(|| {
+                Error::usage(format!("{}: without a clone, name a release or a stage", human::escape(typed)))
+            })?;
+            let commit = commit_of(ctx, typed)?;
+            let candidate = Candidate::load(ctx, options.model.as_deref(), &commit)?;
+            return describe(ctx, options, &candidate, None, None, None);
+        }
+    };
+    let history = needed(registry, &name, &wanted)?;
+    let (release, stage) = match &wanted {
+        Asked::Release(wanted) => (require_release(&history, &name, wanted, typed)?, None),
+        Asked::Stage(stage) => in_stage(&history, &name, stage)?,
+    };
+    let ctx = registry.ctx();
+    prepare(registry, release)?;
+    let candidate = Candidate::of_release(ctx, release)?;
+    let tags = registry::read_tags(&ctx.git, &name)?;
+    let raw = tags.iter().find(|tag| tag.id.as_str() == release.tag.oid);
+    let signature = raw.map(|raw| ctx.git.signature(raw)).transpose()?;
+    describe(ctx, options, &candidate, Some(release), stage, signature)
+}
+
+enum Asked {
+    Release(Wanted),
+    Stage(StageName),
+}
+
+fn in_stage<'h>(
+    history: &'h History,
+    name: &ModelName,
+    stage: &StageName,
+) -> Result<(&'h Release, Option<StageInfo>)> {
+    let current = history.current(stage).ok_or_else(|| {
+        Error::refused(format!("{name}#{stage}: nothing is in this stage"))
+            .hint(format!("git model history {name} --stage {stage}"))
+    })?;
+    let release =
+        require_release(history, name, &Wanted::Exact(current.version.clone()), &format!("{name}#{stage}"))?;
+    let pinned = current.since.payload().and_then(|payload| payload.release_tag.as_deref());
+    if pinned.is_some_and(|oid| oid != release.tag.oid) {
+        return Err(Error::refused(format!(
+            "{name}#{stage}: the tag of v{} was moved after it was promoted",
+            current.version
+        )));
+    }
+    let info = StageInfo {
+        name: stage.as_str().to_owned(),
+        n: current.since.n,
+        action: current.since.action.as_str().to_owned(),
+        at: current.since.tag.time,
+        by: current.since.tag.tagger.clone(),
+        canary: current
+            .canary
+            .map(|canary| CanaryInfo { version: canary.version.to_string(), traffic: canary.traffic }),
+    };
+    Ok((release, Some(info)))
+}
+
+/// As much of the history as the answer needs: offline all that is here; else the few tags that decide, unless tags of GTO are
+/// among them, which only make sense together.
+fn needed(registry: &Registry<'_>, name: &ModelName, asked: &Asked) -> Result<History> {
+    let Some(remote) = registry.remote() else {
+        let history = registry.history(name)?;
+        refuse_doubt(&history, asked, None)?;
+        return Ok(history);
+    };
+    let git = &registry.ctx().git;
+    let patterns: Vec<String> =
+        registry::prefixes(name).iter().map(|prefix| format!("refs/tags/{prefix}*")).collect();
+    let listed = git.list_remote(remote, &patterns)?;
+    let mut names: BTreeMap<TagName, Oid> = BTreeMap::new();
+    for (name, id) in listed {
+        names.extend(name.strip_prefix("refs/tags/").and_then(TagName::parse).map(|tag| (tag, id)));
+    }
+    let partial = if names.keys().any(|tag| matches!(tag, TagName::Foreign(_))) {
+        None
+    } else {
+        Partial { registry, names: &names, remote }.history(name, asked)?
+    };
+    match partial {
+        Some((history, lowest)) => {
+            refuse_doubt(&history, asked, lowest)?;
+            Ok(history)
+        }
+        None => {
+            registry.refresh(name)?;
+            let history = registry.history(name)?;
+            refuse_doubt(&history, asked, None)?;
+            Ok(history)
+        }
+    }
+}
+
+/// Refuses an answer about a stage whose chain is broken. What comes before the `lowest` event was not looked at.
+fn refuse_doubt(history: &History, asked: &Asked, lowest: Option<u64>) -> Result<()> {
+    let Asked::Stage(stage) = asked else { return Ok(()) };
+    let known = |finding: &&Finding| {
+        finding.tag().stage() == Some(stage)
+            && !(lowest.is_some()
+                && finding.tag().number() == lowest
+                && matches!(finding, Finding::Gap { .. } | Finding::Rewritten { .. }))
+    };
+    match history.findings().iter().find(known) {
+        None => Ok(()),
+        Some(finding) => Err(Error::refused(finding.to_string()).hint(
+            "git model history shows what is broken; nobody should deploy from it before that is settled",
+        )),
+    }
+}
+
+/// Fetches only the tags that decide.
+struct Partial<'a> {
+    registry: &'a Registry<'a>,
+    names: &'a BTreeMap<TagName, Oid>,
+    remote: &'a str,
+}
+
+impl Partial<'_> {
+    /// The history as far as it matters, and the lowest event that was looked at. `None` when everything has to be looked at.
+    fn history(&self, name: &ModelName, asked: &Asked) -> Result<Option<(History, Option<u64>)>> {
+        let mut tags = Vec::new();
+        let mut lowest = None;
+        let wanted = match asked {
+            Asked::Release(wanted) => wanted.clone(),
+            Asked::Stage(stage) => match self.events(stage, &mut tags)? {
+                None => return Ok(None),
+                Some(Deciding { version, n }) => {
+                    lowest = n;
+                    match version {
+                        Some(version) => Wanted::Exact(version),
+                        None => return Ok(Some((History::new(name, tags), lowest))),
+                    }
+                }
+            },
+        };
+        if let Some(version) = self.version(&wanted) {
+            let tag = TagName::Release { name: name.clone(), version };
+            tags.extend(self.read(&[&tag])?);
+        }
+        Ok(Some((History::new(name, tags), lowest)))
+    }
+
+    /// Reads events from the newest back to the one that decides.
+    fn events(&self, stage: &StageName, tags: &mut Vec<Tag>) -> Result<Option<Deciding>> {
+        let mut events: Vec<&TagName> = self.names.keys().filter(|tag| tag.stage() == Some(stage)).collect();
+        events.sort_by_key(|tag| std::cmp::Reverse(tag.number()));
+        let mut rest = &events[..];
+        let mut batch = 1;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(batch.min(rest.len()));
+            for tag in self.read(now)? {
+                let n = tag.name.number();
+                let decides = match &tag.message {
+                    Parsed::Event(event) => match event.action {
+                        Action::Promote | Action::Rollback => Some(event.version.clone()),
+                        Action::Retire => Some(None),
+                        _ => None,
+                    },
+                    // GTO's, or damaged: only all of them together say what that means.
+                    _ => return Ok(None),
+                };
+                tags.push(tag);
+                if let Some(version) = decides {
+                    // Events of the batch that are older do not matter.
+                    return Ok(Some(Deciding { version, n }));
+                }
+            }
+            (rest, batch) = (later, batch * 4);
+        }
+        Ok(None)
+    }
+
+    fn version(&self, wanted: &Wanted) -> Option<Version> {
+        let mut versions: Vec<&Version> = self
+            .names
+            .keys()
+            .filter_map(|tag| match tag {
+                TagName::Release { version, .. } => Some(version),
+                _ => None,
+            })
+            .collect();
+        versions.sort();
+        let mut finals = versions.iter().rev().filter(|version| !version.is_pre());
+        let found = match wanted {
+            Wanted::Exact(wanted) => versions.iter().find(|version| **version == wanted),
+            Wanted::Prefix { major, minor } => finals.find(|version| version.has_prefix(*major, *minor)),
+            Wanted::Latest => finals.next().or_else(|| versions.last()),
+        };
+        found.map(|version| (*version).clone())
+    }
+
+    /// Tags with their commits' trees, in the order of the names. What the mirror has already is not asked for.
+    fn read(&self, names: &[&TagName]) -> Result<Vec<Tag>> {
+        let git = &self.registry.ctx().git;
+        let mut missing = Vec::new();
+        for name in names {
+            let refname = format!("refs/tags/{name}");
+            if git.resolve(&refname)?.as_ref() != self.names.get(*name) {
+                missing.push(refname);
+            }
+        }
+        if !missing.is_empty() {
+            git.mirror_exactly(self.remote, &missing)?;
+        }
+        let refs = names.iter().filter_map(|name| Some((name.to_string(), self.names.get(*name)?.clone())));
+        let raw = git.read_tags(&refs.collect::<Vec<_>>())?;
+        Ok(raw.into_iter().filter_map(registry::to_tag).collect())
+    }
+}
+
+struct Deciding {
+    version: Option<Version>,
+    n: Option<u64>,
+}
+
+/// Brings the files of git that describe a release, all in one request.
+fn prepare(registry: &Registry<'_>, release: &Release) -> Result<()> {
+    let (Some(remote), Some(payload)) = (registry.remote(), release.payload()) else { return Ok(()) };
+    let git = &registry.ctx().git;
+    let commit = git.parse_id(&release.tag.target)?;
+    let lineage = payload.manifest.sibling(crate::lineage::FILE_NAME)?;
+    let mut ids = Vec::new();
+    for path in [payload.manifest.clone(), lineage, RepoPath::new(repo_config::FILE_NAME)?] {
+        ids.extend(git.blob_id(&commit, &path)?);
+    }
+    git.prefetch(remote, &ids)
+}
+
+fn describe(
+    ctx: &Ctx,
+    options: &Options,
+    candidate: &Candidate,
+    release: Option<&Release>,
+    stage: Option<StageInfo>,
+    signature: Option<Signature>,
+) -> Result<Resolved> {
+    let found = remotes::find(ctx, None, Some(&candidate.commit));
+    // A release was refused without a store; a commit may have none.
+    let found = if release.is_some() { Some(found?) } else { found.ok() };
+    let url = found.as_ref().map(|found| found.url.clone());
+    let mut files: Vec<FileInfo> = Vec::new();
+    let file = |path: &RepoPath, role: &str, sha256: Digest, size: u64, executable: bool| FileInfo {
+        path: path.clone(),
+        role: role.to_owned(),
+        sha256,
+        size,
+        executable,
+        url: url.as_ref().map(|url| remote::object_url(url, &sha256)),
+        presigned_url: None,
+    };
+    for entry in &candidate.files {
+        files.push(file(&entry.path, entry.role.key(), entry.sha256, entry.size, entry.executable));
+    }
+    for ((path, bytes), role) in candidate.papers.iter().zip(["model", "lineage"]) {
+        files.push(file(path, role, Digest::of(bytes), bytes.len() as u64, false));
+    }
+    let mut attestations = None;
+    if options.presign.is_some() || options.attestations {
+        let found = found.as_ref().ok_or_else(|| Error::new("no store is set up for this version"))?;
+        let store = remotes::open(ctx, found, Purpose::Fetch)?;
+        if let Some(valid) = options.presign {
+            if valid.is_zero() || valid > MAX_PRESIGN {
+                return Err(Error::usage("--presign: between 1 second and 7 days"));
+            }
+            for file in &mut files {
+                file.presigned_url = Some(store.presign(&file.sha256, valid)?);
+            }
+        }
+        if options.attestations {
+            attestations = Some(store.attestations(&candidate.digest)?);
+        }
+    }
+    let mut unique = BTreeMap::new();
+    unique.extend(files.iter().map(|file| (&file.path, file.size)));
+    Ok(Resolved {
+        reference: options.reference.clone(),
+        model: candidate.model.name.as_str().to_owned(),
+        version: release.map(|release| release.version.to_string()),
+        tag: release.map(|release| release.tag.name.to_string()),
+        tag_oid: release.map(|release| release.tag.oid.clone()),
+        commit: candidate.commit.as_str().to_owned(),
+        stage,
+        digest: candidate.digest,
+        size: unique.values().copied().fold(0, u64::saturating_add),
+        store: url.map(|url| url.to_string()),
+        files,
+        data: candidate.lineage.data.clone(),
+        data_digest: candidate.lineage.data_digest(),
+        metrics: candidate.lineage.metrics().cloned().unwrap_or_default(),
+        signature: signature.map(signature_info),
+        attestations,
+        previous: release
+            .and_then(|release| release.payload())
+            .and_then(|payload| payload.previous.as_ref())
+            .map(ToString::to_string),
+    })
+}
+
+fn signature_info(signature: Signature) -> SignatureInfo {
+    let (state, said) = match signature {
+        Signature::None => ("none", None),
+        Signature::Good { signer } => ("good", Some(signer)),
+        Signature::Bad { reason } => ("bad", Some(reason)),
+    };
+    SignatureInfo { state: state.to_owned(), said }
+}

@@ -1,0 +1,122 @@
+//! Where objects can be had without git-model: their URLs, presigned ones, and fetching by URL alone.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+
+use super::{Receive, Remote, layout};
+use crate::error::{Error, Kind, Result};
+use crate::human;
+use crate::id::Digest;
+use crate::progress::{Interrupt, Step};
+use crate::remote_url::{self, RemoteUrl};
+
+/// Signatures of S3 hold at most this long.
+pub const MAX_PRESIGN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The plain URL of an object in a store; whoever uses it needs access to the store.
+pub fn object_url(store: &RemoteUrl, digest: &Digest) -> String {
+    let hex = digest.to_hex();
+    let key = format!("objects/sha256/{}/{hex}", &hex[..2]);
+    format!("{store}/{key}")
+}
+
+impl Remote {
+    /// A URL with which anybody can get this object for a while. It is a secret.
+    pub fn presign(&self, digest: &Digest, valid: Duration) -> Result<String> {
+        let Some(signer) = &self.signer else {
+            return Err(Error::usage(format!("{}: a folder has no presigned URLs", self.url))
+                .hint("leave --presign out; whoever can read the folder can read the files"));
+        };
+        let key = layout::object_key(&self.url, digest)?;
+        let url = self.wait(async {
+            let signed = signer.signed_url(reqwest::Method::GET, &key, valid).await;
+            signed.map_err(|error| self.failed("cannot be signed for", &error))
+        })?;
+        Ok(url.to_string())
+    }
+
+    /// Keys of what was attested about a model after its release: signatures, bills of materials, provenance.
+    pub fn attestations(&self, model: &Digest) -> Result<Vec<String>> {
+        let prefix = layout::attest_key(&self.url, model)?;
+        self.wait(async {
+            let listing = self.store.list(Some(&prefix));
+            let keys = listing.map_ok(|meta| meta.location).try_collect::<Vec<Path>>().await;
+            let mut keys: Vec<String> = keys
+                .map_err(|error| self.failed("cannot be listed", &error))?
+                .into_iter()
+                .map(|key| key.to_string())
+                .collect();
+            keys.sort();
+            Ok(keys)
+        })
+    }
+}
+
+/// Something to fetch by its URL.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The path that it belongs to, for messages.
+    pub path: String,
+    /// Where it is: http or https.
+    pub url: String,
+}
+
+/// Fetches files by their URLs, several at once. No credentials are sent, and no redirect is followed.
+pub fn fetch_links<'r>(
+    links: &[Link],
+    jobs: usize,
+    receive: &(dyn Fn(usize) -> Result<Box<dyn Receive + 'r>> + Sync),
+    step: &dyn Step,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(60))
+        .build()
+        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    let fetch = |at: usize| {
+        let (client, link) = (&client, &links[at]);
+        async move {
+            let shown = human::escape(&link.path);
+            let cannot = |error: reqwest::Error| {
+                // The query of a presigned URL is a secret.
+                let url = human::escape(&remote_url::redact(&link.url));
+                Error::new(format!("{shown}: cannot be fetched from {url}")).caused_by(error.without_url())
+            };
+            let answer = client.get(&link.url).send().await.map_err(cannot)?;
+            if !answer.status().is_success() {
+                let status = answer.status();
+                let error = Error::new(format!("{shown}: the server answers {status}")).of_kind(Kind::Failed);
+                return Err(match status.as_u16() {
+                    401 | 403 => {
+                        error.hint("a presigned URL holds for a limited time; resolve again with --presign")
+                    }
+                    _ => error,
+                });
+            }
+            let mut sink = receive(at)?;
+            let mut bytes = answer.bytes_stream();
+            while let Some(chunk) = bytes.next().await {
+                let chunk = chunk.map_err(cannot)?;
+                interrupt.check()?;
+                sink.write(&chunk).map_err(|error| error.about(shown.clone()))?;
+                step.advance(chunk.len() as u64);
+            }
+            sink.finish().map_err(|error| error.about(shown.clone()))?;
+            step.finish_one();
+            Ok(())
+        }
+    };
+    runtime.block_on(
+        futures::stream::iter(0..links.len()).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>(),
+    )
+}
