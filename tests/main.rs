@@ -12,6 +12,7 @@ mod hooks;
 mod hostile;
 mod hostile_stores;
 mod lineage;
+mod lineage_run;
 mod order;
 mod real_model;
 mod remote_commands;

@@ -142,7 +142,10 @@ impl Git {
         if missing.is_empty() || self.elsewhere.is_none() {
             return Ok(());
         }
+        // As git itself asks for what a promise covers: what is here says nothing about single objects.
         let args = [
+            "-c",
+            "fetch.negotiationAlgorithm=noop",
             "fetch",
             "--quiet",
             "--no-tags",

@@ -55,7 +55,7 @@ pub(super) fn tree_of(entry: &FileEntry) -> Option<Pointer> {
     Some(Pointer { content: Content::Tree { files }, digest: entry.sha256, size: entry.size })
 }
 
-fn tree_listing(
+pub(super) fn tree_listing(
     ctx: &Ctx,
     path: &RepoPath,
     pointer: &Pointer,

@@ -12,18 +12,19 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::Ctx;
-use super::fetch::{Limit, ensure, listing};
+use super::bundle;
 use super::remotes::{self, Purpose};
 use super::resolve::{FileInfo, Resolved};
 use crate::cache::Cache;
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability, Kind, Reflink};
+use crate::git::Oid;
 use crate::human;
 use crate::id::{Digest, Hasher};
 use crate::lineage::Data;
 use crate::model_info::{self, InfoFile, ModelInfo};
 use crate::model_yaml::Role;
-use crate::pointer::{Content, Pointer};
+use crate::pointer::{self, Content, Pointer};
 use crate::progress::{Interrupt, Progress, Step};
 use crate::remote::{self, Download, Link, Receive, Remote};
 use crate::repo_path::RepoPath;
@@ -120,20 +121,25 @@ struct Wanted {
 pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result<Report> {
     let wanted = wanted(origin, resolved, options)?;
     let info = ModelInfo { files: wanted.iter().map(of_wanted).collect(), ..resolved.info() };
-    let bytes = wanted.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
     let place = Place { dir: &options.dir, durability: origin.durability() };
     let before = place.info()?;
-    if before.as_ref() == Some(&report.info) && place.is_whole(&wanted, origin)? {
+    let to_make = place.not_right(&wanted, origin)?;
+    if before.as_ref() == Some(&report.info) && to_make.is_empty() {
         report.up_to_date = true;
         return Ok(report);
     }
-    place.refuse_foreign(&wanted, before.as_ref(), options.force)?;
+    place.refuse_foreign(&to_make, before.as_ref(), options.force)?;
     let stage = place.stage()?;
-    fsio::require_space(&stage, bytes.saturating_sub(already(&stage, &wanted)), "the files of the release")?;
-    report.fetched = fill(origin, resolved, &stage, &wanted)?;
-    place.publish(&stage, &wanted, &report.info, before.as_ref())?;
+    fsio::require_space(&stage, total(&to_make).saturating_sub(already(&stage, &to_make)), "the files of the release")?;
+    report.fetched = fill(origin, resolved, &stage, &to_make)?;
+    place.publish(&stage, &to_make, &report.info, before.as_ref())?;
     Ok(report)
+}
+
+fn total(files: &[Wanted]) -> u64 {
+    files.iter().map(|file| file.size).fold(0, u64::saturating_add)
 }
 
 fn of_wanted(file: &Wanted) -> InfoFile {
@@ -153,8 +159,9 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
         let Origin::Store(ctx) = origin else {
             return Err(Error::usage("--with data needs the repository; a lock file lists the bundle only"));
         };
+        let commit = ctx.git.parse_id(&resolved.commit)?;
         for data in &resolved.data {
-            files.extend(data_files(ctx, data)?.into_iter().map(|file| (file.path.clone(), file)));
+            files.extend(data_files(ctx, &commit, data)?.into_iter().map(|file| (file.path.clone(), file)));
         }
     }
     if files.is_empty() {
@@ -164,30 +171,24 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
 }
 
 /// The files of a tracked snapshot; one outside has none here.
-fn data_files(ctx: &Ctx, data: &Data) -> Result<Vec<Wanted>> {
-    let digest = data.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
-    let (Some(path), Some(digest), Some(size)) = (&data.path, digest, data.size) else {
-        return Ok(Vec::new());
+fn data_files(ctx: &Ctx, commit: &Oid, data: &Data) -> Result<Vec<Wanted>> {
+    let Some(path) = &data.path else { return Ok(Vec::new()) };
+    let shown = || format!("data `{}`", human::escape(&data.name));
+    let one = |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
+    let Some(bytes) = ctx.git.blob_at(commit, path.pointer().as_str(), pointer::MAX_BYTES)? else {
+        return Err(Error::new(format!("{}: {path} is a file in git, not an artifact", shown()))
+            .hint("get it with git; --with data is for artifacts"));
     };
-    let one =
-        |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
-    let pointer = Pointer { content: Content::Tree { files: data.files.unwrap_or(0) }, digest, size };
-    if listing(ctx, &pointer, &mut Vec::new()).is_err() {
-        // A limit of nothing brings the lists of files and none of the files.
-        drop(ensure(ctx, &[(path.clone(), pointer)], None, None, Limit::Bytes(0)));
+    let pointer = Pointer::parse(&bytes, path.pointer().as_str())?;
+    if !pointer.is_tree() {
+        let executable = pointer.content == Content::File { executable: true };
+        return Ok(vec![one(path.clone(), pointer.digest, pointer.size, executable)]);
     }
-    match listing(ctx, &pointer, &mut Vec::new()) {
-        Ok(entries) => entries
-            .into_iter()
-            .filter(|entry| matches!(entry.kind, Kind::File | Kind::Executable))
-            .map(|entry| {
-                Ok(one(path.join(&entry.path)?, entry.digest, entry.size, entry.kind == Kind::Executable))
-            })
-            .collect(),
-        // Then it is a single file.
-        Err(_) if data.files == Some(1) => Ok(vec![one(path.clone(), digest, size, false)]),
-        Err(error) => Err(error.about(format!("data `{}`", human::escape(&data.name)))),
-    }
+    let entries = bundle::tree_listing(ctx, path, &pointer, Some(commit)).map_err(|error| error.about(shown()))?;
+    let files = entries.into_iter().filter(|entry| matches!(entry.kind, Kind::File | Kind::Executable));
+    files
+        .map(|entry| Ok(one(path.join(&entry.path)?, entry.digest, entry.size, entry.kind == Kind::Executable)))
+        .collect()
 }
 
 /// Bytes that an earlier, interrupted run brought.
@@ -426,14 +427,15 @@ impl Place<'_> {
         super::info::of_directory(self.dir)
     }
 
-    /// Whether every file is there with the right bytes.
-    fn is_whole(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<bool> {
+    /// The files that are not there with the right bytes.
+    fn not_right(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<Vec<Wanted>> {
         let interrupt = origin.interrupt();
-        let right: Vec<bool> = wanted
-            .par_iter()
-            .map(|file| is_right(&self.dir.join(file.path.as_path()), file, interrupt))
-            .collect::<Result<_>>()?;
-        Ok(right.into_iter().all(|right| right))
+        let look = |file: &Wanted| -> Result<Option<Wanted>> {
+            let right = is_right(&self.dir.join(file.path.as_path()), file, interrupt)?;
+            Ok((!right).then(|| file.clone()))
+        };
+        let found: Vec<Option<Wanted>> = wanted.par_iter().map(look).collect::<Result<_>>()?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Refuses to replace what is not of a version that was written here before.
@@ -452,10 +454,6 @@ impl Place<'_> {
         for file in wanted {
             let path = self.dir.join(file.path.as_path());
             if ours.contains(&file.path) || fs::symlink_metadata(&path).is_err() {
-                continue;
-            }
-            // A run that was stopped while it put files into their places leaves right ones.
-            if is_right(&path, file, &Interrupt::default())? {
                 continue;
             }
             return Err(Error::refused(format!(
@@ -519,7 +517,7 @@ impl Place<'_> {
             }
             fs::rename(&from, &to).context(&to, "replace")?;
         }
-        let kept: BTreeSet<&RepoPath> = wanted.iter().map(|file| &file.path).collect();
+        let kept: BTreeSet<&RepoPath> = info.files.iter().map(|file| &file.path).collect();
         for old in before.into_iter().flat_map(|info| &info.files).filter(|file| !kept.contains(&file.path)) {
             self.remove_old(old)?;
         }

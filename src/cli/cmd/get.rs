@@ -21,7 +21,7 @@ pub(crate) struct GetArgs {
     #[arg(required_unless_present = "locked")]
     reference: Option<String>,
     /// The directory
-    #[arg(long = "output", short, value_name = "DIR")]
+    #[arg(long = "output", short = 'o', value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
     source: Source,
