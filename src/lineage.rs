@@ -59,13 +59,13 @@ pub struct Weights {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<u64>,
     /// Parameters by data type.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub dtypes: BTreeMap<String, u64>,
     /// Digest of all names, types and shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shapes: Option<Digest>,
     /// What the format's own metadata says.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -93,7 +93,7 @@ pub struct Inputs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<Digest>,
     /// Each data snapshot's digest.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub data: BTreeMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ pub struct Execution {
     /// How long it took, in whole seconds.
     pub seconds: u64,
     /// Facts about the machine.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub host: BTreeMap<String, String>,
 }
 
@@ -135,7 +135,7 @@ pub struct Training {
     #[serde(default)]
     pub inputs: Inputs,
     /// What the user stated.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub params: BTreeMap<String, String>,
     /// In words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,10 +157,10 @@ pub struct Evaluation {
     /// Digest of the report's bytes.
     pub report: Digest,
     /// Each data snapshot's digest at that time.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub data: BTreeMap<String, String>,
     /// The report's numbers, flattened.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "yaml::unique_map")]
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -211,7 +211,7 @@ pub struct Lineage {
 struct Raw {
     version: u64,
     model: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::unique_map")]
     files: BTreeMap<Role, Vec<FileEntry>>,
     weights: Option<Weights>,
     training: Option<Training>,

@@ -19,6 +19,8 @@ pub const MAX_BYTES: u64 = 256 * 1024;
 /// More declared paths than this are refused: a directory says the same in one line.
 const MAX_PATHS: usize = 4096;
 
+const VERSION: u64 = 1;
+
 /// What a declared file is to the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -219,8 +221,13 @@ struct Raw {
     evaluation: Option<String>,
     #[serde(default)]
     gates: Gates,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::unique_map")]
     stages: BTreeMap<StageName, RawStage>,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -249,9 +256,17 @@ impl Model {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(Error::new(format!("{shown}: larger than {MAX_BYTES} bytes")));
         }
+        if let Ok(VersionOnly { version }) = yaml::from_slice(bytes, path.as_str())
+            && version > VERSION
+        {
+            return Err(Error::new(format!(
+                "{shown}: written for a newer git-model (model version {version})"
+            ))
+            .hint("update git-model"));
+        }
         let raw: Raw = yaml::from_slice(bytes, path.as_str())?;
         let checker = Checker { text: &String::from_utf8_lossy(bytes), path };
-        if raw.version != 1 {
+        if raw.version != VERSION {
             return Err(checker.refuse("version", "`version` must be 1"));
         }
         let mut files = BTreeMap::new();
@@ -357,14 +372,14 @@ impl Checker<'_> {
     }
 
     fn url(&self, url: &str) -> Result<String> {
-        let known = ["s3://", "gs://", "az://", "https://", "/"];
-        if known.iter().any(|start| url.starts_with(start)) && !url.contains(['@', '?', '#']) {
-            return Ok(url.trim_end_matches('/').to_owned());
+        let place = ["s3://", "https://", "/"].iter().find_map(|start| url.strip_prefix(start));
+        if place.is_some_and(|place| !place.trim_matches('/').is_empty()) && !url.contains(['@', '?', '#']) {
+            return Ok(url.to_owned());
         }
         let why = format!("`{}`: not a usable location", human::escape(&crate::remote_url::redact(url)));
-        Err(self.refuse(url, &why).hint(
-            "use s3://bucket/prefix/, gs://, az://, https:// or the path of a folder, without users or queries",
-        ))
+        Err(self
+            .refuse(url, &why)
+            .hint("use s3://bucket/prefix/, https:// or the path of a folder, without users or queries"))
     }
 
     fn metrics(&self, rules: &[MetricRule]) -> Result<()> {
@@ -510,7 +525,7 @@ stages:
         assert_eq!(model.files(Role::Weights), [RepoPath::new("models/churn/weights.safetensors").unwrap()]);
         assert_eq!(model.files(Role::Code)[0].as_str(), "src/preprocess.py");
         assert_eq!(model.files(Role::Environment)[0].as_str(), "uv.lock");
-        assert_eq!(model.data[1].source, Source::Url("s3://lake/churn/2026-11-01".to_owned()));
+        assert_eq!(model.data[1].source, Source::Url("s3://lake/churn/2026-11-01/".to_owned()));
         let stages: Vec<&str> = model.stages.keys().map(StageName::as_str).collect();
         assert_eq!(stages, ["canary", "prod", "staging"]);
         assert_eq!(
@@ -522,7 +537,7 @@ stages:
     #[test]
     fn mistakes_name_the_line_and_the_reason() {
         for (from, to, line, reason) in [
-            ("version: 1", "version: 2", 1, "`version` must be 1"),
+            ("version: 1", "version: 0", 1, "`version` must be 1"),
             ("name: churn", "name: -x", 2, "name"),
             ("name: churn", "nmae: churn", 2, "unknown field `nmae`"),
             ("name: churn", "name: churn\nname: churn", 3, "duplicate"),

@@ -32,7 +32,7 @@ struct Raw {
     version: u64,
     repository: String,
     remote: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "yaml::unique_map")]
     remotes: BTreeMap<String, RawRemote>,
 }
 

@@ -84,10 +84,12 @@ fn redact_value(value: &str) -> String {
     match value.split_once("://") {
         Some((scheme, rest)) => {
             let (place, query) = rest.split_once('?').map_or((rest, ""), |(place, _)| (place, "?***"));
-            let (host, path) = place.split_once('/').map_or((place, None), |(host, path)| (host, Some(path)));
-            let host = host.rsplit_once('@').map_or(host.to_owned(), |(_, host)| format!("{HIDDEN}@{host}"));
-            let path = path.map(|path| format!("/{path}")).unwrap_or_default();
-            format!("{scheme}://{host}{path}{query}")
+            // A password may hold a slash; whoever has no colon before the `@` has no password.
+            let host = match place.rsplit_once('@') {
+                Some((user, host)) if user.contains(':') || !user.contains('/') => format!("{HIDDEN}@{host}"),
+                _ => place.to_owned(),
+            };
+            format!("{scheme}://{host}{query}")
         }
         None => value.to_owned(),
     }
@@ -108,6 +110,8 @@ mod tests {
             ("train --tokenizer bert --author me", "train --tokenizer bert --author me"),
             ("push https://me:pw@host/x?sig=1", "push https://***@host/x?***"),
             ("push --to=s3://bucket/x", "push --to=s3://bucket/x"),
+            ("push https://me:p/w@host/x", "push https://***@host/x"),
+            ("push s3://bucket/a@v1.bin", "push s3://bucket/a@v1.bin"),
             ("login hf_abcdefghijklmnopqrst", "login ***"),
             ("run sk-learn", "run sk-learn"),
         ] {

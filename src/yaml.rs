@@ -1,6 +1,11 @@
 //! The only file that names the YAML library: typed reading of small, untrusted documents.
 
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::human;
@@ -109,6 +114,39 @@ fn place_of(text: &str, reason: &str, line: usize, column: usize) -> (usize, usi
     };
     let twice = text.lines().enumerate().skip(line - 1).filter(|(_, line)| has_key(line)).nth(1);
     twice.map_or((line, column), |(at, _)| (at + 1, column))
+}
+
+/// Takes a mapping in which no key is there twice; without this, the last one would win.
+pub fn unique_map<'de, D, K, V>(deserializer: D) -> std::result::Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + fmt::Debug,
+    V: Deserialize<'de>,
+{
+    struct Unique<K, V>(PhantomData<(K, V)>);
+    impl<'de, K, V> Visitor<'de> for Unique<K, V>
+    where
+        K: Deserialize<'de> + Ord + fmt::Debug,
+        V: Deserialize<'de>,
+    {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some(key) = entries.next_key::<K>()? {
+                let shown = format!("{key:?}");
+                if map.insert(key, entries.next_value()?).is_some() {
+                    return Err(A::Error::custom(format!("duplicate key {shown}")));
+                }
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique(PhantomData))
 }
 
 /// The number of the first line that holds this text, if possible as words of their own, counted from one.

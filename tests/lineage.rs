@@ -21,7 +21,10 @@ fn a_draft_names_what_is_there_and_can_be_recorded() {
     repo.git(["rm", "-q", "-f", "m/model.yaml", LINEAGE]).ok();
     repo.git(["mv", "src/pre.py", "src/preprocess.py"]).ok();
     let draft = repo.json(["new", "team/churn", "--dir", "m"]);
-    assert_eq!((draft["schema"].as_str(), draft["path"].as_str()), (Some("git-model/new/v1"), Some("m/model.yaml")));
+    assert_eq!(
+        (draft["schema"].as_str(), draft["path"].as_str()),
+        (Some("git-model/new/v1"), Some("m/model.yaml"))
+    );
     for (key, path) in [
         ("weights", "weights.safetensors"),
         ("code", "../src/preprocess.py"),
@@ -67,11 +70,15 @@ fn everything_that_a_version_is_made_of_is_recorded() {
     assert_eq!(weights["metadata"]["format"], "pt");
     let training = &lineage["training"];
     assert_eq!((&training["weights"], &training["basis"]), (&digest.clone().into(), &"declared".into()));
-    let tree = repo.text("data.pointer").lines().find_map(|line| line.strip_prefix("sha256: ").map(str::to_owned));
+    let tree =
+        repo.text("data.pointer").lines().find_map(|line| line.strip_prefix("sha256: ").map(str::to_owned));
     let tree = format!("sha256:{}", tree.unwrap());
     assert_eq!(training["inputs"]["data"]["train"], tree);
     let evaluation = &lineage["evaluation"];
-    assert_eq!((&evaluation["weights"], &evaluation["data"]["train"]), (&digest.into(), &tree.clone().into()));
+    assert_eq!(
+        (&evaluation["weights"], &evaluation["data"]["train"]),
+        (&digest.into(), &tree.clone().into())
+    );
     assert_eq!(evaluation["metrics"], serde_json::json!({ "auc": 0.1, "slices.new": 0.5 }));
     assert_eq!(
         lineage["data"],
@@ -145,7 +152,9 @@ fn content_that_is_not_added_is_not_recorded() {
     let repo = churn(sandbox.repo("repo"));
     let before = repo.read(LINEAGE);
     repo.write(WEIGHTS, weights(2.0));
-    repo.model(["record"]).says("hint: git model add m/weights.safetensors").fails(3, "changed since it was added");
+    repo.model(["record"])
+        .says("hint: git model add m/weights.safetensors")
+        .fails(3, "changed since it was added");
     repo.model(["add", WEIGHTS]).ok();
     repo.write("data/more.csv", "3\n");
     repo.model(["record"]).says("hint: git model add data").fails(3, "data: changed since it was added");
@@ -223,7 +232,10 @@ fn files_that_git_is_about_to_know_are_recorded_as_they_are() {
     declare(&repo, "../src/pre.py", "../src/new.py");
     repo.write("src/new.py", "new\n");
     let digest = |repo: &Repo| lineage(repo)["files"]["code"][0]["sha256"].as_str().unwrap().to_owned();
-    repo.model(["record"]).says("src/new.py: recorded, but not in git yet").says("hint: git add src/new.py").ok();
+    repo.model(["record"])
+        .says("src/new.py: recorded, but not in git yet")
+        .says("hint: git add src/new.py")
+        .ok();
     assert_eq!(digest(&repo), sha256(&repo.join("src/new.py")));
     repo.git(["add", "-N", "src/new.py"]).ok();
     is_fixed(&repo);
@@ -288,7 +300,11 @@ fn reports_of_every_kind_are_flattened() {
         declare(&repo, "eval.json", name);
         repo.write(&format!("m/{name}"), text);
         repo.model(["record"]).ok();
-        assert_eq!(lineage(&repo)["evaluation"]["metrics"], serde_json::json!({ "a.b.0": 1, "a.b.1": 2.5 }), "{name}");
+        assert_eq!(
+            lineage(&repo)["evaluation"]["metrics"],
+            serde_json::json!({ "a.b.0": 1, "a.b.1": 2.5 }),
+            "{name}"
+        );
     }
     // Without a declared report one can still be named.
     declare(&repo, "evaluation: eval.json\n", "");
@@ -323,6 +339,7 @@ fn what_the_user_states_is_kept_word_for_word() {
     repo.model(["record"]).ok();
     assert_eq!(lineage(&repo)["training"]["params"], serde_json::Value::Null);
     assert_eq!(repo.model(["record", "--param", "no value"]).says("write KEY=VALUE").code, 2);
+    repo.model(["record", "--param", &format!("{}=1", "k".repeat(2000))]).fails(1, "could not be read again");
     for parent in ["churn", "churn@latest", "no/such thing", "churn#prod"] {
         repo.model(["record", "--parent", parent]).fails(2, "not a release");
     }
@@ -458,7 +475,7 @@ fn a_hostile_header_is_refused() {
         repo.model(["record"]).fails(1, "m/weights.safetensors");
     }
     // Whatever the metadata says can be written down and read again.
-    let odd = serde_json::json!({ "&x *y !z: #\n": "long ".repeat(100), "k".repeat(2000): "- \u{85}\u{1}|" });
+    let odd = serde_json::json!({ "&x *y !z: #\n": "long ".repeat(50), "k".repeat(256): "- \u{85}\u{1}|" });
     repo.write(WEIGHTS, safetensors_with(odd.clone(), &[("a", &[1.0])]));
     repo.model(["add", WEIGHTS]).ok();
     record(&repo, "odd metadata");
@@ -496,7 +513,10 @@ fn branches_that_changed_different_parts_conflict() {
 fn two_models_may_share_a_file() {
     let sandbox = Sandbox::new();
     let repo = churn(sandbox.repo("repo"));
-    repo.write("n/model.yaml", "version: 1\nname: team/other\nweights: [../m/weights.safetensors]\ncode: [../src]\n");
+    repo.write(
+        "n/model.yaml",
+        "version: 1\nname: team/other\nweights: [../m/weights.safetensors]\ncode: [../src]\n",
+    );
     repo.git(["add", "n"]).ok();
     repo.model(["record"]).says("declared here: churn, team/other").fails(2, "several models");
     repo.model(["record", "team/other"]).ok();
@@ -518,22 +538,26 @@ fn info_tells_what_is_here_and_what_differs() {
     let head = repo.git(["rev-parse", "HEAD"]).ok();
     let info = repo.json(["info"]);
     assert_eq!((&info["schema"], &info["info"]["model"]), (&"git-model/info/v1".into(), &"churn".into()));
-    assert_eq!((&info["info"]["commit"], &info["differences"]), (&head.trim().into(), &serde_json::json!([])));
+    assert_eq!(
+        (&info["info"]["commit"], &info["differences"]),
+        (&head.trim().into(), &serde_json::json!([]))
+    );
     // The digest is what the design says: anyone can compute it.
     let files = ["m/schema.json", "m/train.yaml", WEIGHTS, "requirements.txt", "src/pre.py"];
-    let line = |path: &&str| {
-        format!("100644 {} {} {path}\n", sha256(&repo.join(path)), repo.read(path).len())
-    };
+    let line =
+        |path: &&str| format!("100644 {} {} {path}\n", sha256(&repo.join(path)), repo.read(path).len());
     repo.write("../manifest", files.iter().map(line).collect::<String>());
     let digest = sha256(&sandbox.join("manifest"));
     assert_eq!(info["info"]["digest"], digest);
     repo.model(["info"]).says(&format!("sha256:{digest}")).never_says("warning").ok();
-    let env = repo.sh("eval \"$(git model info --format env)\" && echo $MODEL_NAME $MODEL_DIGEST $MODEL_GIT_COMMIT");
+    let env = repo
+        .sh("eval \"$(git model info --format env)\" && echo $MODEL_NAME $MODEL_DIGEST $MODEL_GIT_COMMIT");
     assert_eq!(env.ok(), format!("churn sha256:{digest} {head}"));
 
     repo.write("m/train.yaml", "lr: 9\n");
     repo.write(WEIGHTS, weights(7.0));
-    let told = repo.model(["info"]).says("differs from what is recorded: m/train.yaml").says("weights.safetensors");
+    let told =
+        repo.model(["info"]).says("differs from what is recorded: m/train.yaml").says("weights.safetensors");
     assert!(told.stdout.contains(&digest), "{told}");
     assert_eq!(repo.json(["info"])["differences"].as_array().unwrap().len(), 2);
     // What is on standard output can still be evaluated.
@@ -587,12 +611,9 @@ fn data_in_a_folder_outside_is_fingerprinted() {
     let place = Place::folder();
     let lake = place.sandbox.at("");
     let url = place.sandbox.join("lake").display().to_string();
-    outside_data(
-        &place,
-        &url,
-        &|key, text| lake.write(&format!("lake/{key}"), text),
-        &|key| std::fs::remove_file(lake.join(&format!("lake/{key}"))).unwrap(),
-    );
+    outside_data(&place, &url, &|key, text| lake.write(&format!("lake/{key}"), text), &|key| {
+        std::fs::remove_file(lake.join(&format!("lake/{key}"))).unwrap()
+    });
 }
 
 #[test]
@@ -628,7 +649,10 @@ fn outside_data_must_be_there_and_trusted() {
     // A committed location with an endpoint of one's own is not contacted unasked.
     declare(&repo, "{name: train, path: ../data}", "{name: lake, url: \"s3://bucket/x/\"}");
     let reached = repo.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
-    reached.model(["record"]).says("hint: git config --add model.trust s3://bucket/x").fails(1, "data `lake`");
+    reached
+        .model(["record"])
+        .says("hint: git config --add model.trust s3://bucket/x")
+        .fails(1, "data `lake`");
     repo.model(["record", "--offline"]).fails(1, "--offline");
     // Only its owner knows about a query.
     declare(&repo, "{name: train, path: ../data}", "{name: query, id: q-17, digest: \"md5:ab\"}");

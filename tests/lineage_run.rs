@@ -75,7 +75,10 @@ fn a_training_is_recorded_as_it_was_seen() {
         assert!(block["run"]["seconds"].as_u64().unwrap() < 60);
         assert!(block["run"]["host"]["platform"].as_str().unwrap().starts_with("linux "));
     }
-    assert_eq!((&after["training"]["base_commit"], &after["training"]["dirty"]), (&head.trim().into(), &false.into()));
+    assert_eq!(
+        (&after["training"]["base_commit"], &after["training"]["dirty"]),
+        (&head.trim().into(), &false.into())
+    );
     assert_eq!(after["training"]["inputs"], before["training"]["inputs"]);
     assert_eq!(after["evaluation"]["metrics"]["auc"], 0.3);
     repo.git(["add", "."]).ok();
@@ -85,7 +88,10 @@ fn a_training_is_recorded_as_it_was_seen() {
     run_sh(&repo, "echo '{\"auc\": 0.4}' > m/eval.json").ok();
     let later = lineage(&repo);
     assert_eq!(later["training"], after["training"]);
-    assert_eq!((&later["evaluation"]["metrics"]["auc"], &later["evaluation"]["weights"]), (&0.4.into(), &digest.into()));
+    assert_eq!(
+        (&later["evaluation"]["metrics"]["auc"], &later["evaluation"]["weights"]),
+        (&0.4.into(), &digest.into())
+    );
 }
 
 #[test]
@@ -97,7 +103,10 @@ fn python_is_told_with_its_version() {
     assert_eq!((&ran["schema"], &ran["wrote_weights"]), (&"git-model/run/v1".into(), &true.into()));
     assert_eq!((&ran["wrote_report"], &ran["added"]), (&false.into(), &serde_json::json!([WEIGHTS])));
     let version = repo.sh("python3 --version").ok();
-    assert_eq!(lineage(&repo)["training"]["run"]["host"]["python"], version.trim().trim_start_matches("Python "));
+    assert_eq!(
+        lineage(&repo)["training"]["run"]["host"]["python"],
+        version.trim().trim_start_matches("Python ")
+    );
 }
 
 #[test]
@@ -105,7 +114,8 @@ fn inputs_are_those_before_the_command() {
     let sandbox = Sandbox::new();
     let repo = ready(&sandbox);
     let before = lineage(&repo)["training"]["inputs"].clone();
-    run_sh(&repo, &training(2, "echo 'lr: 9' > m/train.yaml; echo new > data/new.csv; echo > src/pre.py")).ok();
+    run_sh(&repo, &training(2, "echo 'lr: 9' > m/train.yaml; echo new > data/new.csv; echo > src/pre.py"))
+        .ok();
     agrees(&repo);
     let after = lineage(&repo);
     assert_eq!(after["training"]["inputs"], before);
@@ -205,7 +215,8 @@ fn signals_reach_the_command() {
     let repo = ready(&sandbox);
     for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("USR1", 10)] {
         // The command decides what a signal means.
-        let handled = format!("trap 'echo {name} > caught; exit 3' {name}; touch ready; while :; do sleep 0.05; done");
+        let handled =
+            format!("trap 'echo {name} > caught; exit 3' {name}; touch ready; while :; do sleep 0.05; done");
         let child = start(&repo, &handled);
         signal(&child, name);
         assert_eq!(child.wait_with_output().unwrap().status.code(), Some(3), "{name}");
@@ -236,7 +247,7 @@ fn secrets_are_not_written_down() {
     assert!(!text.contains("hush"), "{text}");
     let command = &lineage(&repo)["training"]["run"]["command"];
     assert_eq!(command[1], "WANDB_API_KEY=***");
-    assert_eq!((&command[7], &command[8]), (&"--lr".into(), &"0.1".into()), "{command}");
+    assert_eq!((&command[8], &command[9]), (&"--lr".into(), &"0.1".into()), "{command}");
     agrees(&repo);
 }
 
@@ -246,7 +257,10 @@ fn any_command_line_can_be_recorded() {
     let repo = ready(&sandbox);
     let script = training(2, "true && echo \"a: b\" & wait # &x *y !z\n\techo '\u{1f600}'");
     let args = ["run", "churn", "--", "sh", "-c", &script];
-    let odd = ["", "-", "&", "*", "!", "{", "}", "[a, b]", "a,b", "null", "0x1", "\t", "'", "\"", "\\", "- x", "a:&b"];
+    let odd = [
+        "", "-", "&", "*", "!", "{", "}", "[a, b]", "a,b", "null", "0x1", "\t", "'", "\"", "\\", "- x",
+        "a:&b",
+    ];
     repo.model(args.into_iter().chain(odd)).ok();
     let command = lineage(&repo)["training"]["run"]["command"].clone();
     assert_eq!(command[2], script);
@@ -270,7 +284,19 @@ fn the_command_has_the_terminal_and_the_folder() {
 fn statements_go_with_the_training() {
     let sandbox = Sandbox::new();
     let repo = ready(&sandbox);
-    let args = ["run", "churn", "--param", "seed=1", "--note", "longer", "--parent", "churn@v1.0.0", "--", "sh", "-c"];
+    let args = [
+        "run",
+        "churn",
+        "--param",
+        "seed=1",
+        "--note",
+        "longer",
+        "--parent",
+        "churn@v1.0.0",
+        "--",
+        "sh",
+        "-c",
+    ];
     repo.model(args.into_iter().chain([training(2, "").as_str()])).ok();
     let training = &lineage(&repo)["training"];
     assert_eq!((&training["params"]["seed"], &training["note"]), (&"1".into(), &"longer".into()));
@@ -285,7 +311,9 @@ fn weights_in_several_files_are_one() {
     declare(&repo, "[weights.safetensors]", "[weights.safetensors, more, tokenizer.json]");
     repo.write("m/tokenizer.json", "{}");
     repo.git(["add", "m"]).ok();
-    run_sh(&repo, &training(2, "mkdir -p m/more && cp ../weights3 m/more/a.safetensors")).says("added m/more").ok();
+    run_sh(&repo, &training(2, "mkdir -p m/more && cp ../weights3 m/more/a.safetensors"))
+        .says("added m/more")
+        .ok();
     agrees_several(&repo);
     run_sh(&repo, "rm m/more/a.safetensors && cp ../weights2 m/more/b.safetensors").ok();
     agrees_several(&repo);
@@ -297,10 +325,17 @@ fn weights_in_several_files_are_one() {
 fn agrees_several(repo: &Repo) {
     let lineage = lineage(repo);
     let line = |file: &Value| {
-        format!("{} {}\n", file["sha256"].as_str().unwrap(), file["path"].as_str().unwrap().trim_start_matches("m/"))
+        format!(
+            "{} {}\n",
+            file["sha256"].as_str().unwrap(),
+            file["path"].as_str().unwrap().trim_start_matches("m/")
+        )
     };
     let lines: String = lineage["files"]["weights"].as_array().unwrap().iter().map(line).collect();
     repo.write("../lines", lines);
     assert_eq!(lineage["weights"]["sha256"], sha256(&repo.join("../lines")));
-    assert_eq!((&lineage["weights"]["tensors"], &lineage["training"]["basis"]), (&4.into(), &"observed".into()));
+    assert_eq!(
+        (&lineage["weights"]["tensors"], &lineage["training"]["basis"]),
+        (&4.into(), &"observed".into())
+    );
 }

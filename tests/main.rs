@@ -2,6 +2,7 @@
 
 mod support;
 
+mod compare;
 mod damage;
 mod docs;
 mod faults;

@@ -106,7 +106,12 @@ fn weights(comparison: &Comparison) -> Vec<[String; 4]> {
     };
     let said = match (&change.tensors, &change.unknown) {
         (Some(tensors), _) => {
-            format!("{} of {} tensors differ", tensors.len(), tensors.len() as u64 + change.unchanged)
+            let all = tensors.len() as u64 + change.unchanged + change.not_compared;
+            let unknown = match change.not_compared {
+                0 => String::new(),
+                count => format!(", {count} could not be compared"),
+            };
+            format!("{} of {all} tensors differ{unknown}", tensors.len())
         }
         (None, Some(why)) => format!("tensors unknown: {why}"),
         (None, None) => String::new(),

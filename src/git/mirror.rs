@@ -92,7 +92,8 @@ impl Git {
         if !gone.is_empty() {
             self.git(["update-ref", "--stdin"]).input(gone.into_bytes()).output()?;
         }
-        let missing: Vec<&String> = there.iter().filter(|(name, id)| here.get(*name) != Some(*id)).map(|(name, _)| name).collect();
+        let missing: Vec<&String> =
+            there.iter().filter(|(name, id)| here.get(*name) != Some(*id)).map(|(name, _)| name).collect();
         self.fetch(remote, depth, &missing)
     }
 

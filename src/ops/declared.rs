@@ -11,7 +11,7 @@ use crate::fsio::Kind;
 use crate::git::files::{GitFile, GitFiles, Mode};
 use crate::human;
 use crate::id::Digest;
-use crate::lineage::FileEntry;
+use crate::lineage::{self, FileEntry};
 use crate::model_yaml::{Model, Role, Source};
 use crate::pointer::{self, Content, Pointer};
 use crate::repo_path::RepoPath;
@@ -211,7 +211,8 @@ impl Finder<'_> {
         let mut entries = Vec::new();
         for (file_path, file) in below {
             match file_path.artifact() {
-                _ if file_path.name() == ".gitignore" => {}
+                // Written by git-model itself; a record that held its own digest could never be right.
+                _ if matches!(file_path.name(), ".gitignore" | lineage::FILE_NAME) => {}
                 Some(artifact) => {
                     let pointer = self.pointer(&artifact, file)?;
                     entries.push(of_pointer(&artifact, &pointer));

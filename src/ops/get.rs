@@ -132,7 +132,11 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     }
     place.refuse_foreign(&to_make, before.as_ref(), options.force)?;
     let stage = place.stage()?;
-    fsio::require_space(&stage, total(&to_make).saturating_sub(already(&stage, &to_make)), "the files of the release")?;
+    fsio::require_space(
+        &stage,
+        total(&to_make).saturating_sub(already(&stage, &to_make)),
+        "the files of the release",
+    )?;
     report.fetched = fill(origin, resolved, &stage, &to_make)?;
     place.publish(&stage, &to_make, &report.info, before.as_ref())?;
     Ok(report)
@@ -174,7 +178,8 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
 fn data_files(ctx: &Ctx, commit: &Oid, data: &Data) -> Result<Vec<Wanted>> {
     let Some(path) = &data.path else { return Ok(Vec::new()) };
     let shown = || format!("data `{}`", human::escape(&data.name));
-    let one = |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
+    let one =
+        |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
     let Some(bytes) = ctx.git.blob_at(commit, path.pointer().as_str(), pointer::MAX_BYTES)? else {
         return Err(Error::new(format!("{}: {path} is a file in git, not an artifact", shown()))
             .hint("get it with git; --with data is for artifacts"));
@@ -184,10 +189,13 @@ fn data_files(ctx: &Ctx, commit: &Oid, data: &Data) -> Result<Vec<Wanted>> {
         let executable = pointer.content == Content::File { executable: true };
         return Ok(vec![one(path.clone(), pointer.digest, pointer.size, executable)]);
     }
-    let entries = bundle::tree_listing(ctx, path, &pointer, Some(commit)).map_err(|error| error.about(shown()))?;
+    let entries =
+        bundle::tree_listing(ctx, path, &pointer, Some(commit)).map_err(|error| error.about(shown()))?;
     let files = entries.into_iter().filter(|entry| matches!(entry.kind, Kind::File | Kind::Executable));
     files
-        .map(|entry| Ok(one(path.join(&entry.path)?, entry.digest, entry.size, entry.kind == Kind::Executable)))
+        .map(|entry| {
+            Ok(one(path.join(&entry.path)?, entry.digest, entry.size, entry.kind == Kind::Executable))
+        })
         .collect()
 }
 

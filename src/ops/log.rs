@@ -117,7 +117,7 @@ pub fn log(ctx: &Ctx, options: &Options) -> Result<Log> {
             stages,
             weights: weights_of(lineage),
             weights_changed: before.map(|before| weights_of(before) != weights_of(lineage)),
-            data_changed: before.map(|before| before.data != lineage.data),
+            data_changed: before.map(|before| data_of(before) != data_of(lineage)),
             basis: lineage.training.as_ref().map(|training| training.basis),
             metrics: metrics(lineage, &records[at + 1..], &direction),
         });
@@ -133,6 +133,11 @@ pub(super) fn directions(model: &Model) -> HashMap<&str, Direction> {
 
 fn weights_of(lineage: &Lineage) -> Option<Digest> {
     lineage.weights.as_ref().map(|weights| weights.sha256)
+}
+
+/// Data snapshots by name: their order in the declaration says nothing.
+fn data_of(lineage: &Lineage) -> BTreeMap<&str, &str> {
+    lineage.data.iter().map(|data| (data.name.as_str(), data.digest.as_str())).collect()
 }
 
 fn metrics<T>(

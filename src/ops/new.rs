@@ -32,7 +32,7 @@ const WEIGHTS: [&str; 13] = [
 ];
 /// How code around a model is named.
 const CODE: [&str; 8] =
-    ["preprocess", "postprocess", "predict", "inference", "serve", "handler", "features", "transform"];
+    ["train", "evaluat", "preprocess", "postprocess", "predict", "inference", "serve", "features"];
 /// How evaluation reports are named.
 const REPORTS: [&str; 3] = ["eval", "metrics", "evaluation"];
 /// How configurations are named.
@@ -104,7 +104,10 @@ fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<Stri
         .iter()
         .filter(is_near)
         .find(|path| has_words(path, &REPORTS, &[".json", ".yaml", ".yml", ".toml", ".csv"]));
-    let data = artifacts.iter().filter(|(path, is_tree)| *is_tree && !path.as_str().contains("model"));
+    // Directories of weights are called like this more often than data is.
+    let is_weights =
+        |path: &RepoPath| ["model", "checkpoint", "ckpt"].iter().any(|word| lower(path).contains(word));
+    let data = artifacts.iter().filter(|(path, is_tree)| *is_tree && !is_weights(path));
     let names = |paths: &mut dyn Iterator<Item = &RepoPath>| {
         paths.take(MOST).map(|path| relative(dir, path)).collect()
     };
@@ -146,11 +149,8 @@ fn text(name: &ModelName, found: &[(&'static str, Vec<String>)]) -> String {
             ("schema" | "evaluation", Some(_)) => writeln!(text, "{key}: {}", listed[0]),
             ("data", Some(_)) => {
                 text.push_str("data:\n");
-                for (path, shown) in paths.iter().zip(&listed) {
-                    let name = path.rsplit('/').next().unwrap_or(path);
-                    let name: String =
-                        name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
-                    let _ = writeln!(text, "  - {{name: {}, path: {shown}}}", quoted(&name));
+                for (name, shown) in data_names(paths).iter().zip(&listed) {
+                    let _ = writeln!(text, "  - {{name: {}, path: {shown}}}", quoted(name));
                 }
                 Ok(())
             }
@@ -168,6 +168,22 @@ fn text(name: &ModelName, found: &[(&'static str, Vec<String>)]) -> String {
          #   prod: {promotes_from: [staging]}\n",
     );
     text
+}
+
+/// A name for each snapshot: the last part of its path, made unique.
+fn data_names(paths: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for path in paths {
+        let last = path.rsplit('/').next().unwrap_or(path);
+        let plain: String =
+            last.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
+        let plain = plain.trim_start_matches(['.', '_', '-']);
+        let base = if plain.is_empty() { "data" } else { plain };
+        let numbered = (2..).map(|number| format!("{base}-{number}"));
+        let mut candidates = std::iter::once(base.to_owned()).chain(numbered);
+        names.extend(candidates.find(|name| !names.contains(name)));
+    }
+    names
 }
 
 fn quoted(text: &str) -> String {

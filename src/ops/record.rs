@@ -121,7 +121,14 @@ pub(super) fn record_model(
     }));
     let changed = before.as_ref() != Some(&lineage);
     if changed && !options.dry_run {
-        ctx.root()?.write_small(&path, lineage.to_text().as_bytes(), &ctx.staging()?)?;
+        let text = lineage.to_text();
+        // A record that nobody can read would stop every later command.
+        let read = Lineage::parse(text.as_bytes(), path.as_str());
+        if !read.is_ok_and(|read| read == lineage) {
+            return Err(Error::new(format!("{path}: what would be recorded could not be read again"))
+                .hint("shorten names and texts in the parameters, the note and the report"));
+        }
+        ctx.root()?.write_small(&path, text.as_bytes(), &ctx.staging()?)?;
         ctx.git.stage(std::slice::from_ref(&path))?;
     }
     Ok(Report { model, path, before, lineage, changed, warnings })
@@ -313,7 +320,10 @@ impl Recorder<'_> {
         };
         let seen = observed.filter(|seen| seen.wrote_report);
         let stated = self.options.eval.is_some();
-        let unchanged = old.is_some_and(|old| old.report == digest) && seen.is_none() && !stated;
+        let same_report = old.is_some_and(|old| old.report == digest) && seen.is_none();
+        // To state what is recorded already adds nothing, and must not take away that it was observed.
+        let known = same_report && old.is_some_and(|old| old.weights.is_some() && old.weights == now);
+        let unchanged = same_report && (!stated || known);
         if unchanged && same_weights {
             return Ok(old.cloned());
         }
@@ -335,16 +345,19 @@ impl Recorder<'_> {
         let too_old = seen.is_none() && !stated && self.is_older_than_weights(&path)?;
         let bound = !of_others && !too_old;
         if !bound {
-            let why = if of_others {
-                "says itself that it judged other weights"
-            } else {
-                "was written before the weights"
+            let (why, advice) = match of_others {
+                true => ("says itself that it judged other weights", String::new()),
+                false => (
+                    "was written before the weights",
+                    format!(
+                        ", or state that it is about them: git model record --eval {}",
+                        human::shell_quote(path.as_str())
+                    ),
+                ),
             };
             self.warnings.push(
-                Error::new(format!("{shown}: it {why}, so it is recorded without being about them")).hint(format!(
-                    "run the evaluation again, or state that it is about them: git model record --eval {}",
-                    human::shell_quote(path.as_str())
-                )),
+                Error::new(format!("{shown}: it {why}, so it is recorded without being about them"))
+                    .hint(format!("run the evaluation again{advice}")),
             );
         }
         Ok(Some(Evaluation {
@@ -352,7 +365,11 @@ impl Recorder<'_> {
             basis: if seen.is_some() { Basis::Observed } else { Basis::Declared },
             run: seen.map(|seen| seen.run.clone()),
             report: digest,
-            data: data.iter().map(|data| (data.name.clone(), data.digest.clone())).collect(),
+            data: seen
+                .map_or(data, |seen| &seen.data)
+                .iter()
+                .map(|data| (data.name.clone(), data.digest.clone()))
+                .collect(),
             metrics: numbers(values),
         }))
     }

@@ -76,12 +76,14 @@ fn changes(ctx: &Ctx, data: &Data) -> Result<Changes> {
 /// Everything that is at a location now.
 fn look(ctx: &Ctx, url: &str) -> Result<Listing> {
     if url.starts_with('/') {
+        require_trust(ctx, url)?;
         return folder(ctx, Path::new(url));
     }
     if ctx.offline {
         return Err(Error::new(format!("{}: not contacted because of --offline", human::escape(url))));
     }
     if url.starts_with("https://") {
+        require_trust(ctx, url)?;
         let listed = remote::head_url(url, &ctx.interrupt)?;
         let name = url.rsplit('/').next().unwrap_or(url);
         return Ok(Listing(BTreeMap::from([(name.to_owned(), listed)])));
@@ -105,6 +107,19 @@ fn look(ctx: &Ctx, url: &str) -> Result<Listing> {
         }
     })?;
     Ok(Listing(opened.list_everything(MAX_ENTRIES)?))
+}
+
+/// Refuses a location that the user did not approve here: it comes from a committed file, and its names and digests are pushed.
+fn require_trust(ctx: &Ctx, url: &str) -> Result<()> {
+    let plain = url.trim_end_matches('/');
+    if ctx.settings.trusted.iter().any(|trusted| trusted.trim_end_matches('/') == plain) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{}: this location comes from a committed file and was not approved here",
+        human::escape(url)
+    ))
+    .hint(format!("if it is yours: git config --add model.trust {}", human::shell_quote(plain))))
 }
 
 /// The files below a folder, by their content.

@@ -33,8 +33,7 @@ pub fn safetensors_with(metadata: Value, tensors: &[(&str, &[f32])]) -> Vec<u8> 
     for (name, values) in tensors {
         let start = data.len();
         data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        header[*name] =
-            serde_json::json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": [start, data.len()] });
+        header[*name] = serde_json::json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": [start, data.len()] });
     }
     let header = header.to_string();
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()

@@ -30,6 +30,8 @@ pub struct WeightsChange {
     pub tensors: Option<Vec<TensorChange>>,
     /// Tensors of which nothing differs.
     pub unchanged: u64,
+    /// Tensors of equal type and shape whose bytes cannot be read one by one, as compressed ones: they may differ or not.
+    pub not_compared: u64,
     /// Why there are no tensors.
     pub unknown: Option<String>,
 }
@@ -70,9 +72,10 @@ pub(super) fn compare(ctx: &Ctx, model: &Model, old: &Lineage, new: &Lineage) ->
     let sides = Tensors::load(ctx, model, old).and_then(|old| Ok((old, Tensors::load(ctx, model, new)?)));
     match sides {
         Ok((old, new)) if !old.0.is_empty() && !new.0.is_empty() => {
-            let (tensors, unchanged) = differing(ctx, &old, &new)?;
+            let Differing { tensors, unchanged, not_compared } = differing(ctx, &old, &new)?;
             change.tensors = Some(tensors);
             change.unchanged = unchanged;
+            change.not_compared = not_compared;
         }
         Ok(_) => change.unknown = Some("their formats do not tell tensors without running code".to_owned()),
         Err(error) => change.unknown = Some(error.one_line()),
@@ -103,33 +106,54 @@ impl Tensors {
     }
 }
 
-/// The tensors that differ, and how many do not.
-fn differing(ctx: &Ctx, old: &Tensors, new: &Tensors) -> Result<(Vec<TensorChange>, u64)> {
+/// How two sets of tensors differ.
+struct Differing {
+    tensors: Vec<TensorChange>,
+    unchanged: u64,
+    not_compared: u64,
+}
+
+/// What a look at one tensor showed.
+enum Look {
+    Same,
+    Differs(TensorChange),
+    NotCompared,
+}
+
+fn differing(ctx: &Ctx, old: &Tensors, new: &Tensors) -> Result<Differing> {
     let names: BTreeSet<&String> = old.0.keys().chain(new.0.keys()).collect();
     let names: Vec<&String> = names.into_iter().collect();
     // The parts that threads may share; the repository handle is not one.
     let open = Opener { cache: &ctx.cache, interrupt: &ctx.interrupt };
-    let look = |name: &String| -> Result<Option<TensorChange>> {
+    let look = |name: &String| -> Result<Look> {
         open.interrupt.check()?;
         let (a, b) = (old.0.get(name), new.0.get(name));
         let shown = |side: Option<&(WeightsFile, Tensor)>| side.map(|(_, tensor)| describe(tensor));
         let mut change = TensorChange { name: name.clone(), old: shown(a), new: shown(b), moved: None };
-        let (Some(a), Some(b)) = (a, b) else { return Ok(Some(change)) };
+        let (Some(a), Some(b)) = (a, b) else { return Ok(Look::Differs(change)) };
         if change.old != change.new {
-            return Ok(Some(change));
+            return Ok(Look::Differs(change));
         }
-        match open.distance(a, b)? {
-            Some(Distance::None) => Ok(None),
+        Ok(match open.distance(a, b)? {
+            None => Look::NotCompared,
+            Some(Distance::None) => Look::Same,
+            Some(Distance::Bytes) => Look::Differs(change),
             Some(Distance::Numbers(moved)) => {
                 change.moved = Some(moved);
-                Ok(Some(change))
+                Look::Differs(change)
             }
-            Some(Distance::Bytes) | None => Ok(Some(change)),
-        }
+        })
     };
-    let found: Vec<Option<TensorChange>> = names.par_iter().map(|name| look(name)).collect::<Result<_>>()?;
-    let unchanged = found.iter().filter(|change| change.is_none()).count() as u64;
-    Ok((found.into_iter().flatten().collect(), unchanged))
+    let looks: Vec<Look> = names.par_iter().map(|name| look(name)).collect::<Result<_>>()?;
+    let mut found = Differing { tensors: Vec::new(), unchanged: 0, not_compared: 0 };
+    for look in looks {
+        match look {
+            Look::Same => found.unchanged += 1,
+            Look::NotCompared => found.not_compared += 1,
+            Look::Differs(change) => found.tensors.push(change),
+        }
+    }
+    Ok(found)
 }
 
 /// `F32 [384, 384]`
