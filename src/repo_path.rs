@@ -39,6 +39,10 @@ pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
 /// Whether some file system would open `.git` under this name: other letter case, code points that HFS+ ignores,
 /// NTFS short names, streams and trailing dots or spaces.
 fn is_git_alias(name: &str) -> bool {
+    // Nearly every name ends here: this runs for each file of a scan.
+    if name.is_ascii() && !name.as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(b"git")) {
+        return false;
+    }
     let visible: String = name
         .chars()
         .filter(|c| {

@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 5] = [
         "model_yaml",
         "lineage",
         "model_info",
+        "gates",
     ],
     &["git", "cache", "worktree", "remote", "config", "execution"],
     &["ops"],

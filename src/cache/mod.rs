@@ -7,7 +7,11 @@ mod batch;
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::AtFlags;
 
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
@@ -20,6 +24,8 @@ pub use batch::{Added, Batch, Incoming};
 pub struct Cache {
     root: PathBuf,
     durability: Durability,
+    /// The directory of objects, once it was there to be opened: whoever asks for thousands of them walks no long path.
+    objects: OnceLock<OwnedFd>,
 }
 
 /// How much a cache holds.
@@ -34,7 +40,7 @@ pub struct Usage {
 impl Cache {
     /// Opens the cache at `root`; directories are made when they are first needed.
     pub fn new(root: PathBuf, durability: Durability) -> Cache {
-        Cache { root, durability }
+        Cache { root, durability, objects: OnceLock::new() }
     }
 
     /// Where it is.
@@ -58,8 +64,19 @@ impl Cache {
 
     /// The size of an object's file, if there is one. That it exists does not mean that its bytes are right.
     pub fn size_of(&self, digest: &Digest) -> Option<u64> {
-        let metadata = fs::symlink_metadata(self.object_path(digest)).ok()?;
-        metadata.is_file().then_some(metadata.len())
+        let hex = digest.to_hex();
+        let name = format!("{}/{hex}", &hex[..2]);
+        let stat = rustix::fs::statat(self.objects()?, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let stat = fsio::FileStat::from_raw(&stat);
+        matches!(stat.kind, fsio::Kind::File | fsio::Kind::Executable).then_some(stat.size)
+    }
+
+    fn objects(&self) -> Option<&OwnedFd> {
+        if let Some(dir) = self.objects.get() {
+            return Some(dir);
+        }
+        let dir = File::open(self.root.join("objects")).ok()?;
+        Some(self.objects.get_or_init(|| dir.into()))
     }
 
     /// Whether a file of the right size is there for an object. Its bytes are checked when they are used.

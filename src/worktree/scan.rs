@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
+use rayon::slice::ParallelSliceMut;
 use rustix::fs::{Dir, Mode, OFlags};
 
 use super::root::{Root, stat_at};
@@ -56,7 +57,7 @@ pub fn scan(root: &Root, path: &RepoPath) -> Result<Option<Scan>> {
         return Err(error);
     }
     let mut entries = found.into_inner().expect("no thread panicked");
-    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    entries.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(Some(Scan { top, entries }))
 }
 
