@@ -247,7 +247,7 @@ fn secrets_are_not_written_down() {
     assert!(!text.contains("hush"), "{text}");
     let command = &lineage(&repo)["training"]["run"]["command"];
     assert_eq!(command[1], "WANDB_API_KEY=***");
-    assert_eq!((&command[8], &command[9]), (&"--lr".into(), &"0.1".into()), "{command}");
+    assert_eq!((&command[9], &command[10]), (&"--lr".into(), &"0.1".into()), "{command}");
     agrees(&repo);
 }
 

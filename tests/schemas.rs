@@ -155,6 +155,7 @@ fn every_record_is_valid() {
     repo.sh("chmod +x m/run.sh; mkdir ../lake; echo a > ../lake/a").ok();
     repo.model(["add", "m/w.safetensors", "m/tokenizer", "data"]).ok();
     let lake = sandbox.join("lake");
+    repo.git(["config", "--add", "model.trust", lake.to_str().unwrap()]).ok();
     repo.write(
         "m/model.yaml",
         format!(

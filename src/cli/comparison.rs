@@ -27,7 +27,7 @@ pub(super) fn sections(comparison: &Comparison) -> Vec<Section> {
         Section { title: "config", rows: comparison.config.iter().map(change).collect() },
         Section { title: "code", rows: comparison.code.iter().map(file).collect() },
         Section { title: "packages", rows: comparison.packages.iter().map(change).collect() },
-        Section { title: "schema", rows: comparison.schema.iter().map(change).collect() },
+        Section { title: "schema", rows: comparison.io_schema.iter().map(change).collect() },
         Section { title: "data", rows: comparison.data.iter().map(data).collect() },
         Section { title: "weights", rows: weights(comparison) },
     ];

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use super::fetch::listing;
 use super::models::Place;
 use super::{Ctx, Selection};
 use crate::error::{Error, Result};
@@ -75,13 +76,26 @@ pub fn new(ctx: &Ctx, name: &ModelName, dir: Option<PathBuf>) -> Result<Draft> {
 
 fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<String>)>> {
     let mut files: BTreeSet<RepoPath> = ctx.git.list_files()?.into_iter().collect();
-    let artifacts: Vec<(RepoPath, bool)> = ctx
-        .artifacts(&Selection::all())?
-        .into_iter()
-        .filter_map(|artifact| Some((artifact.path, artifact.pointer.ok()?.is_tree())))
-        .collect();
+    let is_weights = |name: &str| WEIGHTS.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    // A directory with weights in it is weights, as models are often shipped.
+    let (mut weights_dirs, mut data_dirs, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    for artifact in ctx.artifacts(&Selection::all())? {
+        match artifact.pointer {
+            Ok(pointer) if pointer.is_tree() => {
+                let inside = listing(ctx, &pointer, &mut Vec::new()).unwrap_or_default();
+                let dirs = if inside.iter().any(|entry| is_weights(&entry.path)) {
+                    &mut weights_dirs
+                } else {
+                    &mut data_dirs
+                };
+                dirs.push(artifact.path);
+            }
+            Ok(_) => single.push(artifact.path),
+            Err(_) => {}
+        }
+    }
     files.retain(|path| path.artifact().is_none());
-    files.extend(artifacts.iter().map(|(path, _)| path.clone()));
+    files.extend(single);
     let is_near = |path: &&RepoPath| dir.is_none_or(|dir| path.is_within(dir));
     let lower = |path: &RepoPath| path.name().to_ascii_lowercase();
     let has_words = |path: &RepoPath, words: &[&str], ends: &[&str]| {
@@ -89,8 +103,7 @@ fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<Stri
         words.iter().any(|word| name.contains(word)) && ends.iter().any(|end| name.ends_with(end))
     };
     // Weights, configuration and reports lie beside the declaration; code, locks and data often elsewhere.
-    let weights =
-        files.iter().filter(is_near).filter(|path| WEIGHTS.iter().any(|end| lower(path).ends_with(end)));
+    let weights = files.iter().filter(|path| is_weights(path.as_str())).chain(&weights_dirs).filter(is_near);
     let code =
         files.iter().filter(|path| has_words(path, &CODE, &[".py", ".rs", ".js", ".ts", ".java", ".go"]));
     let config = files
@@ -104,10 +117,6 @@ fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<Stri
         .iter()
         .filter(is_near)
         .find(|path| has_words(path, &REPORTS, &[".json", ".yaml", ".yml", ".toml", ".csv"]));
-    // Directories of weights are called like this more often than data is.
-    let is_weights =
-        |path: &RepoPath| ["model", "checkpoint", "ckpt"].iter().any(|word| lower(path).contains(word));
-    let data = artifacts.iter().filter(|(path, is_tree)| *is_tree && !is_weights(path));
     let names = |paths: &mut dyn Iterator<Item = &RepoPath>| {
         paths.take(MOST).map(|path| relative(dir, path)).collect()
     };
@@ -117,7 +126,7 @@ fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<Stri
         ("config", names(&mut config.into_iter())),
         ("environment", names(&mut locks.into_iter())),
         ("schema", names(&mut schema.into_iter())),
-        ("data", names(&mut data.map(|(path, _)| path))),
+        ("data", names(&mut data_dirs.iter())),
         ("evaluation", names(&mut report.into_iter())),
     ])
 }

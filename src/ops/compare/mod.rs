@@ -80,7 +80,7 @@ pub struct Comparison {
     /// Packages of dependency locks.
     pub packages: Vec<Change>,
     /// Fields of the input/output schema.
-    pub schema: Vec<Change>,
+    pub io_schema: Vec<Change>,
     /// Data snapshots.
     pub data: Vec<DataChange>,
     /// Weights.
@@ -125,7 +125,7 @@ pub fn compare(ctx: &Ctx, old: &str, new: Option<&str>, name: Option<&str>) -> R
         config: differ.values(Role::Config, &flattened),
         code: files(&old.lineage, &new.lineage, Role::Code),
         packages: differ.values(Role::Environment, &packages),
-        schema: differ.values(Role::Schema, &fields),
+        io_schema: differ.values(Role::Schema, &fields),
         data: data(&old.lineage, &new.lineage),
         weights: weights::compare(ctx, &model, &old.lineage, &new.lineage)?,
         old: old.side.clone(),
