@@ -143,7 +143,7 @@ fn percent_encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => {
-                out.push(byte as char)
+                out.push(byte as char);
             }
             _ => {
                 let _ = write!(out, "%{byte:02X}");

@@ -476,7 +476,7 @@ fn a_hostile_header_is_refused() {
     }
     // Whatever the metadata says can be written down and read again.
     let odd = serde_json::json!({ "&x *y !z: #\n": "long ".repeat(50), "k".repeat(256): "- \u{85}\u{1}|" });
-    repo.write(WEIGHTS, safetensors_with(odd.clone(), &[("a", &[1.0])]));
+    repo.write(WEIGHTS, safetensors_with(&odd.clone(), &[("a", &[1.0])]));
     repo.model(["add", WEIGHTS]).ok();
     record(&repo, "odd metadata");
     is_fixed(&repo);
@@ -615,7 +615,7 @@ fn data_in_a_folder_outside_is_fingerprinted() {
     let lake = place.sandbox.at("");
     let url = place.sandbox.join("lake").display().to_string();
     outside_data(&place, &url, &|key, text| lake.write(&format!("lake/{key}"), text), &|key| {
-        std::fs::remove_file(lake.join(&format!("lake/{key}"))).unwrap()
+        std::fs::remove_file(lake.join(&format!("lake/{key}"))).unwrap();
     });
 }
 

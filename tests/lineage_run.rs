@@ -26,8 +26,8 @@ fn run_sh(repo: &Repo, script: &str) -> Output {
     repo.model(["run", "churn", "--", "sh", "-c", script])
 }
 
-fn parsed(text: String) -> Value {
-    serde_json::from_str(&text).unwrap()
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
 }
 
 /// Every artifact and its digest in the record are those of the pointers, in the worktree and in the index.
@@ -99,7 +99,7 @@ fn python_is_told_with_its_version() {
     let sandbox = Sandbox::new();
     let repo = ready(&sandbox);
     let script = format!("import shutil; shutil.copyfile('../weights2', '{WEIGHTS}')");
-    let ran = parsed(repo.model(["run", "churn", "--json", "--", "python3", "-c", &script]).ok());
+    let ran = parsed(&repo.model(["run", "churn", "--json", "--", "python3", "-c", &script]).ok());
     assert_eq!((&ran["schema"], &ran["wrote_weights"]), (&"git-model/run/v1".into(), &true.into()));
     assert_eq!((&ran["wrote_report"], &ran["added"]), (&false.into(), &serde_json::json!([WEIGHTS])));
     let version = repo.sh("python3 --version").ok();

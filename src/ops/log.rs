@@ -99,7 +99,7 @@ pub fn log(ctx: &Ctx, options: &Options) -> Result<Log> {
             // A commit that removed the record is no version.
             Ok(None) => {}
             Err(error) => {
-                unreadable.push(error.about(format!("commit {}", human::escape(&commit.id.as_str()[..12]))))
+                unreadable.push(error.about(format!("commit {}", human::escape(&commit.id.as_str()[..12]))));
             }
         }
     }

@@ -35,7 +35,7 @@ pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
     let mut inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
     // The command reads what is there, not what was added last.
     let read = inputs_declared.artifacts.iter().map(|(path, _)| path.clone()).collect();
-    let mut added = add_all(ctx, modified(ctx, read)?)?;
+    let mut added = add_all(ctx, &modified(ctx, read)?)?;
     if !added.is_empty() {
         inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
     }
@@ -93,7 +93,7 @@ fn add_changed(ctx: &Ctx, model: &Model) -> Result<Vec<add::Item>> {
             paths.push(path.clone());
         }
     }
-    add_all(ctx, paths)
+    add_all(ctx, &paths)
 }
 
 /// The artifacts among these whose content is not what their pointer names.
@@ -105,7 +105,7 @@ fn modified(ctx: &Ctx, paths: Vec<RepoPath>) -> Result<Vec<RepoPath>> {
     Ok(items.filter(|item| item.state == status::State::Modified).map(|item| item.path).collect())
 }
 
-fn add_all(ctx: &Ctx, paths: Vec<RepoPath>) -> Result<Vec<add::Item>> {
+fn add_all(ctx: &Ctx, paths: &[RepoPath]) -> Result<Vec<add::Item>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }

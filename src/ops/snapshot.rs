@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
@@ -165,7 +165,7 @@ fn folder(ctx: &Ctx, top: &Path) -> Result<Listing> {
     Ok(Listing(listed.collect::<Result<_>>()?))
 }
 
-fn key_below(top: &Path, path: &PathBuf) -> Result<String> {
+fn key_below(top: &Path, path: &Path) -> Result<String> {
     let relative = path.strip_prefix(top).unwrap_or(path);
     let text =
         relative.to_str().ok_or_else(|| Error::new(format!("{}: its name is not UTF-8", path.display())))?;

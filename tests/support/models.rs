@@ -23,11 +23,11 @@ pub const WEIGHTS: &str = "m/weights.safetensors";
 
 /// A safetensors file with these vectors of F32.
 pub fn safetensors(tensors: &[(&str, &[f32])]) -> Vec<u8> {
-    safetensors_with(serde_json::json!({ "format": "pt" }), tensors)
+    safetensors_with(&serde_json::json!({ "format": "pt" }), tensors)
 }
 
 /// The same with metadata of choice.
-pub fn safetensors_with(metadata: Value, tensors: &[(&str, &[f32])]) -> Vec<u8> {
+pub fn safetensors_with(metadata: &Value, tensors: &[(&str, &[f32])]) -> Vec<u8> {
     let mut header = serde_json::json!({ "__metadata__": metadata });
     let mut data = Vec::new();
     for (name, values) in tensors {
