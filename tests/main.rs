@@ -16,11 +16,13 @@ mod lineage;
 mod lineage_run;
 mod order;
 mod real_model;
+mod release;
 mod remote_commands;
 mod remote_failures;
 mod remotes;
 mod repositories;
 mod schemas;
+mod serving;
 mod tracking;
 
 /// A test file that is not listed above would silently never run.

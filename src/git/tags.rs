@@ -103,7 +103,7 @@ impl Git {
             return Err(Error::new(format!("{}: it leads to a {kind}, not to a commit", shown())));
         }
         parse_tag(name, id, &bytes)
-            .ok_or_else(|| Error::new(format!("{}: it is damaged, or leads to no commit", shown())))
+            .ok_or_else(|| Error::refused(format!("{}: it is damaged, or leads to no commit", shown())))
     }
 
     fn object(&self, id: &Oid) -> Result<(String, Vec<u8>)> {
@@ -237,7 +237,8 @@ impl Git {
 fn signer(said: &str) -> Option<String> {
     said.lines().find_map(|line| {
         if let Some(rest) = line.strip_prefix("[GNUPG:] VALIDSIG ") {
-            return rest.split(' ').next().map(str::to_owned);
+            // The last word is the primary key: whoever signs with two subkeys is one signer.
+            return rest.split(' ').next_back().map(str::to_owned);
         }
         // `Good "git" signature for <principal> with <kind> key <fingerprint>`
         let rest = line.strip_prefix("Good \"git\" signature for ")?;

@@ -306,6 +306,10 @@ impl<'a> Judge<'a> {
             declared::look_up(ctx, &self.candidate.model, Place::Commit(&self.candidate.commit), &Role::ALL)?;
         let mut objects = BTreeMap::new();
         for (path, pointer) in declared.artifacts {
+            if pointer.is_tree() {
+                // Brings the lists of files where they are not here, and none of the files.
+                super::bundle::tree_listing(ctx, &path, &pointer, Some(&self.candidate.commit))?;
+            }
             let closure = super::fetch::closure(ctx, &pointer);
             match closure {
                 Ok(closure) => {

@@ -242,7 +242,7 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
     let (name, stage) = (&options.name, &options.stage);
     let current = history.current(stage);
     let typed =
-        |wanted: &Wanted| require_release(history, name, wanted, &format!("{name} {}", shown(wanted)));
+        |wanted: &Wanted| require_release(history, name, wanted, &format!("{name}@{}", shown(wanted)));
     match &options.what {
         What::Promote { wanted, traffic: None } => {
             let release = typed(wanted)?;

@@ -164,15 +164,12 @@ fn choose(
     };
     match which {
         Which::Exact(version) if is_this(version) => Ok((version.clone(), true)),
+        Which::Exact(version) if history.taken().contains(version) => Err(Error::refused(format!(
+            "{name}@v{version}: this version is released already, with other content"
+        ))
+        .hint("a release never changes; choose another version, or --patch")),
         Which::Exact(version) => {
-            let taken = |error: Error| match history.taken().contains(version) {
-                true => Error::refused(format!(
-                    "{name}@v{version}: this version is released already, with other content"
-                ))
-                .hint("a release never changes; choose another version, or --patch"),
-                false => error.of_kind(Kind::Refused),
-            };
-            version.check_new(history.taken()).map_err(taken)?;
+            version.check_new(history.taken()).map_err(|error| error.of_kind(Kind::Refused))?;
             Ok((version.clone(), false))
         }
         Which::Next(kind) => {

@@ -1,6 +1,6 @@
 //! From a name to exact artifacts: what CI asks before it builds, and a pod before it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -308,10 +308,13 @@ impl Partial<'_> {
                 }
             },
         };
-        if let Some(version) = self.version(&wanted) {
-            let tag = TagName::Release { name: name.clone(), version };
-            tags.extend(self.read(&[&tag])?);
-        }
+        // Of a canary beside it, too: an event without its release would look like a broken record.
+        let mut versions: BTreeSet<Version> = tags.iter().filter_map(version_of).collect();
+        versions.extend(self.version(&wanted));
+        let releases: Vec<TagName> =
+            versions.into_iter().map(|version| TagName::Release { name: name.clone(), version }).collect();
+        let there: Vec<&TagName> = releases.iter().filter(|tag| self.names.contains_key(*tag)).collect();
+        tags.extend(self.read(&there)?);
         Ok(Some((History::new(name, tags), lowest)))
     }
 
@@ -380,6 +383,13 @@ impl Partial<'_> {
         let refs = names.iter().filter_map(|name| Some((name.to_string(), self.names.get(*name)?.clone())));
         let raw = git.read_tags(&refs.collect::<Vec<_>>())?;
         Ok(raw.into_iter().filter_map(registry::to_tag).collect())
+    }
+}
+
+fn version_of(tag: &Tag) -> Option<Version> {
+    match &tag.message {
+        Parsed::Event(event) => event.version.clone(),
+        _ => None,
     }
 }
 

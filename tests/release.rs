@@ -1,0 +1,240 @@
+//! Releases and stages, with a real git remote: what is released, promoted, rolled back, resolved and written out.
+
+use std::collections::BTreeMap;
+
+use crate::support::models::{WEIGHTS, churn, declare, record, train};
+use crate::support::{Repo, Sandbox};
+
+const RULES: &str = "gates: {metrics: [{name: auc, direction: higher, min: 0.1, against: prod, max_drop: 0.1}]}\n\
+                     stages: {staging: {}, prod: {promotes_from: [staging]}}\n";
+
+/// A recorded model whose branch is on a bare remote.
+fn published(sandbox: &Sandbox) -> Repo {
+    sandbox.at("").git(["init", "-q", "--bare", "remote.git"]).ok();
+    sandbox.at("remote.git").git(["config", "uploadpack.allowFilter", "true"]).ok();
+    let repo = churn(sandbox.repo("repo"));
+    declare(&repo, "", RULES);
+    record(&repo, "rules");
+    repo.git(["remote", "add", "origin", "../remote.git"]).ok();
+    repo.git(["push", "-q", "-u", "origin", "main"]).ok();
+    sandbox.at("remote.git").git(["symbolic-ref", "HEAD", "refs/heads/main"]).ok();
+    repo
+}
+
+/// Trains, evaluates, records, and releases a version.
+fn next(repo: &Repo, step: f32, auc: &str, version: &str) {
+    train(repo, step);
+    repo.write("m/eval.json", format!("{{\"auc\": {auc}}}"));
+    record(repo, version);
+    repo.git(["push", "-q", "origin", "main"]).ok();
+    repo.model(["release", "churn", version]).ok();
+}
+
+fn remote_tags(repo: &Repo) -> BTreeMap<String, String> {
+    let listed = repo.git(["ls-remote", "--refs", "--tags", "origin"]).ok();
+    let pair =
+        |line: &str| line.split_once("\trefs/tags/").map(|(id, name)| (name.to_owned(), id.to_owned()));
+    listed.lines().filter_map(pair).collect()
+}
+
+#[test]
+fn a_model_goes_to_production_and_back() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["check", "churn"]).says("every gate passed").ok();
+    repo.model(["release", "churn", "--dry-run"]).says("would release churn@v0.1.0").ok();
+    assert!(remote_tags(&repo).is_empty());
+    repo.model(["release", "churn", "1.0.0"]).says("released churn@v1.0.0").ok();
+    repo.model(["release", "churn"]).says("released already").ok();
+    repo.model(["promote", "churn@1.0.0", "prod"]).fails(3, "promotes from");
+    assert_eq!(remote_tags(&repo).len(), 1, "a refused promotion leaves nothing");
+    repo.model(["promote", "churn@1", "staging"]).ok();
+    repo.model(["promote", "churn@v1.0.0", "prod", "--reason", "launch"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo.model(["promote", "churn@latest", "staging"]).ok();
+    repo.model(["promote", "churn@1.1", "prod", "--traffic", "10"]).says("canary").ok();
+    assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.0.0");
+    repo.model(["promote", "churn@1.1", "prod"]).ok();
+    next(&repo, 3.0, "0.11", "1.2.0");
+    repo.model(["promote", "churn@1.2.0", "staging"]).ok();
+    repo.model(["outcome", "churn", "prod", "aborted"]).ok();
+    repo.model(["rollback", "churn", "prod", "--reason", "bad"]).says("v1.1.0 -> v1.0.0 (rollback)").ok();
+
+    // A second clone sees the same, and the first keeps no tag that the remote does not have.
+    let clone = sandbox.clone_of(&repo, "clone");
+    clone.git(["remote", "set-url", "origin", "../remote.git"]).ok();
+    let history = clone.json(["history", "churn"]);
+    let prod = history["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "prod").unwrap();
+    assert_eq!((&prod["version"], &prod["reason"]), (&"1.0.0".into(), &"bad".into()));
+    assert_eq!(history["findings"], serde_json::json!([]));
+    clone.model(["retire", "churn", "prod"]).ok();
+    repo.model(["resolve", "churn#prod"]).fails(3, "nothing is in this stage");
+    repo.model(["history", "churn", "--at", "2001-01-01"]).says("").ok();
+    let there = remote_tags(&repo);
+    for name in repo.git(["tag"]).ok().lines() {
+        assert!(there.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn gates_refuse_and_are_overridden_in_the_open() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    train(&repo, 2.0);
+    repo.write("m/eval.json", r#"{"auc": 0.05}"#);
+    record(&repo, "worse");
+    repo.git(["push", "-q", "origin", "main"]).ok();
+    repo.model(["release", "churn", "1.0.0"]).fails(3, "0.05 is below the minimum 0.1");
+    repo.model(["release", "churn", "1.0.0", "--override", "a test"]).ok();
+    repo.model(["history", "churn"]).ok().contains("override metric auc: a test").then_some(()).unwrap();
+    // What is not committed is never released, whatever anybody says.
+    repo.write("m/train.yaml", "lr: 9\n");
+    repo.model(["release", "churn", "1.5.0", "--override", "a test"]).fails(3, "committed");
+    repo.git(["checkout", "-q", "m/train.yaml"]).ok();
+    // A release candidate of this very model becomes final; other content does not take its number.
+    next(&repo, 3.0, "0.3", "2.0.0-rc.1");
+    repo.model(["release", "churn", "2.0.0"]).says("released churn@v2.0.0").ok();
+    train(&repo, 4.0);
+    repo.write("m/eval.json", r#"{"auc": 0.3}"#);
+    record(&repo, "other");
+    repo.model(["release", "churn", "2.0.0"]).fails(3, "released already, with other content");
+    // A weaker rule in the released commit has no say: the default branch's counts.
+    repo.git(["checkout", "-q", "-b", "weak"]).ok();
+    declare(&repo, "", &RULES.replace("min: 0.1", "min: 0.0"));
+    repo.write("m/eval.json", r#"{"auc": 0.05}"#);
+    record(&repo, "weak");
+    repo.model(["release", "churn", "3.0.0"]).fails(3, "below the minimum");
+}
+
+#[test]
+fn resolve_and_get_need_no_clone() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    next(&repo, 2.0, "0.2", "1.0.0");
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    std::fs::create_dir(sandbox.join("pod")).unwrap();
+    let url = format!("file://{}", sandbox.join("remote.git").display());
+    let store = sandbox.join("store").display().to_string();
+    let pod = sandbox
+        .at("pod")
+        .env("GIT_MODEL_TRUST", store)
+        .env("XDG_CACHE_HOME", sandbox.join("xdg").display().to_string());
+    let resolved = pod.json(["resolve", "churn#staging", "--repo", &url, "--lock", "lock.json"]);
+    assert_eq!((&resolved["version"], &resolved["stage"]["n"]), (&"1.0.0".into(), &1.into()));
+    let mirrors = sandbox.join("xdg/git-model/registry");
+    let mirror = std::fs::read_dir(mirrors).unwrap().next().unwrap().unwrap().path();
+    let count = pod
+        .sh(&format!("git --git-dir {} count-objects -v | sed -n 's/^in-pack: //p'", mirror.display()))
+        .ok();
+    assert!(count.trim().parse::<u32>().unwrap() < 20, "{count} git objects");
+
+    pod.model(["get", "churn@staging", "--repo", &url, "-o", "model"]).ok();
+    assert_eq!(pod.read(&format!("model/{WEIGHTS}")), repo.read(WEIGHTS));
+    pod.model(["get", "churn@staging", "--repo", &url, "-o", "model"]).says("there already").ok();
+    pod.model(["info", "model"]).says("churn").ok();
+    // A damaged file is made right again; one of somebody else's is left alone.
+    pod.write(&format!("model/{WEIGHTS}"), "damaged");
+    pod.model(["get", "--locked", "lock.json", "-o", "model"]).ok();
+    assert_eq!(pod.read(&format!("model/{WEIGHTS}")), repo.read(WEIGHTS));
+    pod.write("mine/src/pre.py", "mine");
+    pod.model(["get", "--locked", "lock.json", "-o", "mine"]).fails(3, "in the way");
+    assert_eq!(pod.text("mine/src/pre.py"), "mine");
+    // Wrong bytes in the store never become a model.
+    let digest = crate::support::sha256(&repo.join(WEIGHTS));
+    std::fs::write(sandbox.join("store/objects/sha256").join(&digest[..2]).join(&digest), "wrong").unwrap();
+    assert_ne!(pod.model(["get", "--locked", "lock.json", "-o", "other"]).code, 0);
+    assert!(!pod.exists("other/model-info.json") && !pod.exists("other"));
+}
+
+#[test]
+fn tampering_is_named_and_refused() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    let remote = sandbox.at("remote.git");
+    // A release's tag is moved to another commit.
+    let (old, new) = ("refs/tags/churn@v1.0.0", "refs/tags/churn@v1.1.0");
+    let tag = remote.git(["cat-file", "tag", new]).ok();
+    remote.write("../tag", tag.replace("tag churn@v1.1.0", "tag churn@v1.0.0"));
+    remote.sh(&format!("git update-ref {new} $(git rev-parse {old})")).ok();
+    repo.model(["resolve", "churn#staging"]).fails(3, "churn@v1.1.0");
+    remote.sh(&format!("git update-ref {new} $(git --git-dir ../repo/.git rev-parse {new})")).ok();
+    repo.model(["resolve", "churn#staging"]).ok();
+    // An earlier event is deleted: the chain shows it, and nothing is added before that is settled.
+    remote.git(["update-ref", "-d", "refs/tags/churn#staging#1"]).ok();
+    repo.model(["history", "churn"]).fails(3, "its record is broken");
+    repo.model(["retire", "churn", "staging"]).fails(3, "churn#staging");
+}
+
+#[test]
+fn of_many_at_once_each_event_has_its_own_number() {
+    const CLONES: usize = 12;
+    const ROUNDS: usize = 2;
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    let clones: Vec<Repo> = (0..CLONES)
+        .map(|number| {
+            sandbox.at("").git(["clone", "-q", "remote.git", &format!("clone-{number}")]).ok();
+            let clone = sandbox.at(&format!("clone-{number}"));
+            clone.model(["remote", "trust"]).ok();
+            clone
+        })
+        .collect();
+    let wins: Vec<(String, String)> = std::thread::scope(|scope| {
+        let work = |number: usize, clone: &Repo| -> Vec<(String, String)> {
+            let mut wins = Vec::new();
+            for round in 0..ROUNDS {
+                let args: &[&str] = match (number + round) % 4 {
+                    0 => &["promote", "churn@1.0.0", "staging", "--json"],
+                    1 => &["promote", "churn@1.1.0", "staging", "--json"],
+                    2 => &["rollback", "churn", "staging", "--to", "1.0.0", "--json"],
+                    _ => &["retire", "churn", "staging", "--json"],
+                };
+                let output = clone.model(args);
+                assert!(matches!(output.code, 0 | 4), "{output}");
+                if output.code == 0 {
+                    let done: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+                    if done["nothing_to_do"] == false {
+                        let text = |key: &str| done[key].as_str().unwrap().to_owned();
+                        wins.push((text("tag"), text("tag_oid")));
+                    }
+                }
+            }
+            wins
+        };
+        let threads: Vec<_> = clones
+            .iter()
+            .enumerate()
+            .map(|(number, clone)| scope.spawn(move || work(number, clone)))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let there = remote_tags(&repo);
+    let events: Vec<&String> = there.keys().filter(|name| name.starts_with("churn#")).collect();
+    // Two that make the very same event within a second make one tag, and both are right.
+    let made: BTreeMap<&String, &String> = wins.iter().map(|(tag, id)| (tag, id)).collect();
+    assert_eq!(events.len(), made.len() + 1, "one tag for every success: {events:?}");
+    for (tag, id) in &wins {
+        assert_eq!(there.get(tag), Some(id), "a success that the remote does not have");
+    }
+    for number in 1..=events.len() {
+        assert!(there.contains_key(&format!("churn#staging#{number}")), "{number} is missing: {events:?}");
+    }
+    repo.model(["history", "churn"]).ok();
+    for clone in &clones {
+        for line in clone
+            .git(["for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/tags"])
+            .ok()
+            .lines()
+        {
+            let (name, id) = line.split_once(' ').unwrap();
+            assert_eq!(there.get(name).map(String::as_str), Some(id), "{name}");
+        }
+    }
+}
