@@ -423,6 +423,21 @@ impl Receive for Arriving {
     }
 }
 
+/// Removes what an earlier, interrupted run of another version left in the staging directory.
+fn clear_others(stage: &Path, dir: &Path, info: &ModelInfo) -> Result<()> {
+    for entry in fs::read_dir(dir).context(dir, "list")? {
+        let path = entry.context(dir, "list")?.path();
+        if fs::symlink_metadata(&path).context(&path, "read")?.is_dir() {
+            clear_others(stage, &path, info)?;
+            // Only an empty one goes.
+            fs::remove_dir(&path).ok();
+        } else if !info.files.iter().any(|file| stage.join(file.path.as_path()) == path) {
+            fs::remove_file(&path).context(&path, "remove")?;
+        }
+    }
+    Ok(())
+}
+
 /// The directory that is written.
 struct Place<'a> {
     dir: &'a Path,
@@ -505,6 +520,7 @@ impl Place<'_> {
     ) -> Result<()> {
         let text = info.to_json();
         if !self.dir.exists() {
+            clear_others(stage, stage, info)?;
             self.sync_below(stage)?;
             fsio::write_atomic(&stage.join(model_info::FILE_NAME), text.as_bytes(), self.durability)?;
             fs::rename(stage, self.dir).context(self.dir, "create")?;
