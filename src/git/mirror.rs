@@ -14,6 +14,9 @@ use crate::repo_path::RepoPath;
 /// Where the remote's default branch is kept.
 pub const DEFAULT_BRANCH: &str = "refs/git-model/default";
 
+/// How often a fetch is tried again while another process has the mirror.
+const SHALLOW_ATTEMPTS: u64 = 12;
+
 /// How much comes with a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -129,6 +132,16 @@ impl Git {
             "--end-of-options",
             remote,
         ];
+        // Commands that share a mirror can be at its list of shallow commits at the same time; each tries again.
+        for attempt in 0..SHALLOW_ATTEMPTS {
+            match self.git(args).input(refspecs.as_bytes().to_vec()).output() {
+                Err(error) if error.one_line().contains("shallow") => {
+                    let jitter = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
+                    std::thread::sleep(std::time::Duration::from_millis(20 * (attempt + 1) + jitter));
+                }
+                done => return done.map(drop),
+            }
+        }
         self.git(args).input(refspecs.as_bytes().to_vec()).output().map(drop)
     }
 
