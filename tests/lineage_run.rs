@@ -189,6 +189,9 @@ fn a_failing_command_records_nothing_and_loses_nothing() {
     repo.git(["diff", "--quiet", "HEAD", "--", LINEAGE]).ok();
 }
 
+/// Waits for a signal, though not for ever: one that never comes must fail the test and leave nothing running.
+const WAIT: &str = "for i in $(seq 200); do sleep 0.05; done";
+
 /// Starts `git model run` of a script that tells when it is ready.
 fn start(repo: &Repo, script: &str) -> Child {
     let mut command: Command = repo.command(BINARY);
@@ -215,19 +218,18 @@ fn signals_reach_the_command() {
     let repo = ready(&sandbox);
     for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("USR1", 10)] {
         // The command decides what a signal means.
-        let handled =
-            format!("trap 'echo {name} > caught; exit 3' {name}; touch ready; while :; do sleep 0.05; done");
+        let handled = format!("trap 'echo {name} > caught; exit 3' {name}; touch ready; {WAIT}");
         let child = start(&repo, &handled);
         signal(&child, name);
         assert_eq!(child.wait_with_output().unwrap().status.code(), Some(3), "{name}");
         assert_eq!(repo.text("caught"), format!("{name}\n"));
-        let child = start(&repo, "touch ready; exec sleep 60");
+        let child = start(&repo, "touch ready; exec sleep 10");
         // The shell may not have become sleep yet, which makes no difference.
         signal(&child, name);
         assert_eq!(child.wait_with_output().unwrap().status.code(), Some(128 + number), "{name}");
     }
     // A training that saves its work on a signal and succeeds is a training.
-    let saves = format!("trap '{}exit 0' TERM; touch ready; while :; do sleep 0.05; done", training(2, ""));
+    let saves = format!("trap '{}exit 0' TERM; touch ready; {WAIT}", training(2, ""));
     let child = start(&repo, &saves);
     signal(&child, "TERM");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
