@@ -189,6 +189,13 @@ pub struct Data {
     pub size: Option<u64>,
 }
 
+impl Data {
+    /// The digest as a SHA-256, which one that only its owner knows need not be.
+    pub fn sha256(&self) -> Option<Digest> {
+        Digest::from_hex(self.digest.strip_prefix("sha256:")?)
+    }
+}
+
 /// A parsed record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lineage {

@@ -147,6 +147,37 @@ fn resolve_and_get_need_no_clone() {
 }
 
 #[test]
+fn a_new_directory_holds_nothing_of_another_version() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    // As a run of another version leaves it that was killed.
+    repo.write("../.out.git-model-part/src/old.py", "old");
+    repo.write("../.out.git-model-part/src/.new-part", "half");
+    repo.model(["get", "churn@1.0.0", "-o", "../out"]).ok();
+    assert_eq!(repo.text("../out/src/pre.py"), repo.text("src/pre.py"));
+    assert!(!repo.exists("../out/src/old.py") && !repo.exists("../out/src/.new-part"));
+}
+
+#[test]
+fn many_commands_share_one_mirror() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    let url = format!("file://{}", sandbox.join("remote.git").display());
+    let here = sandbox
+        .at("")
+        .env("GIT_MODEL_TRUST", sandbox.join("store").display().to_string())
+        .env("XDG_CACHE_HOME", sandbox.join("xdg").display().to_string());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| here.model(["resolve", "churn#staging", "--repo", &url]).ok());
+        }
+    });
+}
+
+#[test]
 fn tampering_is_named_and_refused() {
     let sandbox = Sandbox::new();
     let repo = published(&sandbox);

@@ -86,7 +86,8 @@ fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
     }
 }
 
-fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -> Result<Ctx> {
+/// Opens a repository with the user's settings and the options of every command.
+pub(crate) fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -> Result<Ctx> {
     let interrupt = Interrupt::default();
     if catch_signals {
         raise_on_signals(interrupt.clone())?;
@@ -97,11 +98,6 @@ fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -> Result<Ct
         ctx.settings.jobs = Some(usize::from(jobs));
     }
     Ok(ctx)
-}
-
-/// A context on a repository that is not around, but was opened.
-pub(crate) fn context_at(ui: &Ui, git: Git, global: &Global) -> Result<Ctx> {
-    context(ui, git, global, true)
 }
 
 /// Where progress goes, and what a signal sets, for a command without a repository.

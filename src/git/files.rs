@@ -8,6 +8,9 @@ use super::{Git, Oid, child};
 use crate::error::{Error, Result};
 use crate::repo_path::RepoPath;
 
+/// Lists what git tracks, or would track.
+const LIST_ALL: [&str; 6] = ["ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard"];
+
 /// What git records about a path besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -106,11 +109,10 @@ impl Git {
         }
     }
 
-    /// Paths of files of this name, anywhere: in the index, or else in the worktree where no pattern ignores them.
-    pub fn find_by_name(&self, name: &str, untracked: bool) -> Result<Vec<RepoPath>> {
-        let kind = if untracked { &["--others", "--exclude-standard"][..] } else { &["--cached"][..] };
+    /// Paths of files of this name, anywhere: in the index, or in the worktree where no pattern ignores them.
+    pub fn find_by_name(&self, name: &str) -> Result<Vec<RepoPath>> {
         let patterns = [format!(":(top,literal){name}"), format!(":(top,glob)**/{name}")];
-        let list = self.git(["ls-files", "-z", "--full-name"]).at_top(self)?.args(kind.iter().copied());
+        let list = self.git(LIST_ALL).at_top(self)?;
         let listed = list.args(["--"]).args(patterns.iter().map(String::as_str)).output()?;
         let mut found: Vec<RepoPath> = records(&listed).map(RepoPath::from_bytes).collect::<Result<_>>()?;
         found.sort();
@@ -120,8 +122,7 @@ impl Git {
 
     /// Every file that git tracks, or would track.
     pub fn list_files(&self) -> Result<Vec<RepoPath>> {
-        let args = ["ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard"];
-        let listed = self.git(args).at_top(self)?.output()?;
+        let listed = self.git(LIST_ALL).at_top(self)?.output()?;
         // Names that could not be declared are no use here.
         Ok(records(&listed).filter_map(|path| RepoPath::from_bytes(path).ok()).collect())
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Git, Oid, child};
 use crate::error::{Context, Error, Result};
@@ -14,8 +15,8 @@ use crate::repo_path::RepoPath;
 /// Where the remote's default branch is kept.
 pub const DEFAULT_BRANCH: &str = "refs/git-model/default";
 
-/// How often a fetch is tried again while another process has the mirror.
-const SHALLOW_ATTEMPTS: u64 = 12;
+/// How often a fetch is tried while other processes have the mirror.
+const ATTEMPTS: u64 = 13;
 
 /// How much comes with a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,17 +133,24 @@ impl Git {
             "--end-of-options",
             remote,
         ];
-        // Commands that share a mirror can be at its list of shallow commits at the same time; each tries again.
-        for attempt in 0..SHALLOW_ATTEMPTS {
-            match self.git(args).input(refspecs.as_bytes().to_vec()).output() {
-                Err(error) if error.one_line().contains("shallow") => {
+        self.fetch_patiently(&args, refspecs.as_bytes())
+    }
+
+    /// Commands that share a mirror can be at its list of shallow commits, or at a ref, at the same time; each tries again.
+    fn fetch_patiently(&self, args: &[&str], input: &[u8]) -> Result<()> {
+        let fetch = || self.git(args).input(input.to_vec()).output().map(drop);
+        for attempt in 1..ATTEMPTS {
+            match fetch() {
+                Err(error)
+                    if ["shallow", "cannot lock ref"].iter().any(|word| error.one_line().contains(word)) =>
+                {
                     let jitter = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
-                    std::thread::sleep(std::time::Duration::from_millis(20 * (attempt + 1) + jitter));
+                    std::thread::sleep(Duration::from_millis(20 * attempt + jitter));
                 }
-                done => return done.map(drop),
+                done => return done,
             }
         }
-        self.git(args).input(refspecs.as_bytes().to_vec()).output().map(drop)
+        fetch()
     }
 
     /// Brings objects by their ids, all in one request, where this is a mirror that has not got them.
@@ -169,8 +177,8 @@ impl Git {
             "--end-of-options",
             remote,
         ];
-        let input = missing.iter().flat_map(|id| format!("{id}\n").into_bytes()).collect();
-        self.git(args).input(input).output().map(drop)
+        let input: Vec<u8> = missing.iter().flat_map(|id| format!("{id}\n").into_bytes()).collect();
+        self.fetch_patiently(&args, &input)
     }
 
     /// Whether an object is here; a promise that it can be fetched does not count.

@@ -83,7 +83,8 @@ impl Git {
         refs.iter().map(|(name, id)| self.read_tag(name, id)).collect()
     }
 
-    fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
+    /// As [`Git::read_tags`], of one.
+    pub fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
         let shown = || format!("tag {}", human::escape(name));
         let (kind, bytes) = self.object(id).map_err(|error| error.about(shown()))?;
         if kind == "commit" {

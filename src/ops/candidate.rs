@@ -3,7 +3,7 @@
 use super::Ctx;
 use super::bundle::{self, BundleFile};
 use super::models::{Place, lineage_path};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
@@ -132,7 +132,6 @@ pub(super) fn require_release<'h>(
         match damaged {
             Some(finding) => Error::refused(format!("{}: {finding}", human::escape(typed))),
             None => Error::new(format!("{}: there is no such release", human::escape(typed)))
-                .of_kind(Kind::Failed)
                 .hint(format!("git model history {name} lists the releases")),
         }
     })?;

@@ -436,12 +436,8 @@ impl<'a> Judge<'a> {
     }
 
     pub(super) fn signed(&self, release: &Release) -> Result<Verdict> {
-        let git = &self.registry.ctx().git;
-        let tags = registry::read_tags(git, &self.candidate.model.name)?;
-        let raw = tags.iter().find(|tag| tag.id.as_str() == release.tag.oid);
-        let signature = raw.map_or(Ok(Signature::None), |tag| git.signature(tag))?;
         let gate = "signed";
-        Ok(match signature {
+        Ok(match registry::signature(&self.registry.ctx().git, &release.tag)? {
             Signature::Good { signer } => Verdict::pass(gate, format!("by {}", human::escape(&signer))),
             Signature::Bad { reason } => {
                 Verdict::fail(gate, format!("the release's signature is not good: {reason}"))
@@ -452,14 +448,11 @@ impl<'a> Judge<'a> {
     }
 
     fn approved(&self, stage: &StageName, needed: u32, release: &Release) -> Result<Verdict> {
-        let git = &self.registry.ctx().git;
-        let tags = registry::read_tags(git, &self.candidate.model.name)?;
         let (mut signers, mut unverified) = (BTreeSet::new(), 0);
         for event in self.history.approvals(stage, &release.version) {
             // An approval is of a digest: the version could have been released again under its name.
             let of_this = event.payload().and_then(|payload| payload.digest) == Some(self.candidate.digest);
-            let raw = tags.iter().find(|tag| tag.id.as_str() == event.tag.oid);
-            match raw.map_or(Ok(Signature::None), |tag| git.signature(tag))? {
+            match registry::signature(&self.registry.ctx().git, &event.tag)? {
                 Signature::Good { signer } if of_this => drop(signers.insert(signer)),
                 _ => unverified += 1,
             }

@@ -6,13 +6,12 @@ use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::check::Judge;
 use super::registry::{Published, Registry};
-use super::release::{doubt, overrides};
+use super::release::overrides;
 use crate::error::{Error, Kind, Result};
 use crate::gates::Verdict;
-use crate::human;
 use crate::release::{
-    Action, EventPayload, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version, Wanted,
-    format_event,
+    Action, EventPayload, Finding, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version,
+    Wanted, format_event,
 };
 
 /// How often a lost race is run again.
@@ -316,6 +315,11 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
     }
 }
 
+/// The first finding that makes answers about a stage doubtful.
+fn doubt<'h>(history: &'h History, stage: &StageName) -> Option<&'h Finding> {
+    history.findings().iter().find(|finding| finding.tag().stage() == Some(stage))
+}
+
 fn nothing_there(name: &ModelName, stage: &StageName) -> Error {
     Error::refused(format!("{name}#{stage}: nothing is in this stage"))
         .hint(format!("git model history {name} --stage {stage}"))
@@ -326,6 +330,6 @@ fn shown(wanted: &Wanted) -> String {
         Wanted::Exact(version) => format!("v{version}"),
         Wanted::Prefix { major, minor: Some(minor) } => format!("{major}.{minor}"),
         Wanted::Prefix { major, minor: None } => format!("{major}"),
-        Wanted::Latest => human::escape("latest"),
+        Wanted::Latest => "latest".to_owned(),
     }
 }

@@ -41,12 +41,7 @@ impl Ctx {
     pub fn models(&self, place: Place<'_>) -> Result<(Vec<Model>, Vec<Error>)> {
         let paths = match place {
             Place::Commit(commit) => self.git.find_in_commit(commit, model_yaml::FILE_NAME)?,
-            Place::Worktree => {
-                let mut paths = self.git.find_by_name(model_yaml::FILE_NAME, false)?;
-                paths.extend(self.git.find_by_name(model_yaml::FILE_NAME, true)?);
-                paths.sort();
-                paths
-            }
+            Place::Worktree => self.git.find_by_name(model_yaml::FILE_NAME)?,
         };
         let (mut models, mut failed) = (Vec::new(), Vec::new());
         for path in paths {

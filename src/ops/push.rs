@@ -113,9 +113,8 @@ impl Wanted {
         // A record that cannot be read is for its own commands to explain.
         let Ok(record) = bytes.and_then(|bytes| Lineage::parse(&bytes, entry.path.as_str())) else { return };
         for data in record.data.iter().filter(|data| data.url.is_some()) {
-            let digest = data.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
             if let Some((digest, size)) =
-                digest.and_then(|digest| Some((digest, ctx.cache.size_of(&digest)?)))
+                data.sha256().and_then(|digest| Some((digest, ctx.cache.size_of(&digest)?)))
             {
                 let pointer = Pointer { content: Content::File { executable: false }, digest, size };
                 self.insert(entry.path.clone(), pointer);

@@ -7,7 +7,7 @@ use crate::cache::Cache;
 use crate::config::env;
 use crate::error::{Error, Result};
 use crate::git::mirror::{self, Depth};
-use crate::git::tags::{Pushed, RawTag};
+use crate::git::tags::{Pushed, RawTag, Signature};
 use crate::git::{Git, Oid};
 use crate::human;
 use crate::id::Digest;
@@ -216,8 +216,13 @@ fn history_in(git: &Git, name: &ModelName) -> Result<History> {
     Ok(History::new(name, tags.into_iter().filter_map(to_tag)))
 }
 
+/// What the user's git says about the signature of one tag.
+pub(super) fn signature(git: &Git, tag: &Tag) -> Result<Signature> {
+    git.signature(&git.read_tag(&tag.name.to_string(), &git.parse_id(&tag.oid)?)?)
+}
+
 /// All tags of a model in a repository.
-pub(super) fn read_tags(git: &Git, name: &ModelName) -> Result<Vec<RawTag>> {
+fn read_tags(git: &Git, name: &ModelName) -> Result<Vec<RawTag>> {
     let refs = git.tag_refs(&prefixes(name))?;
     let ours = |name: &String| TagName::parse(name).is_some();
     let refs: Vec<_> = refs.into_iter().filter(|(name, _)| ours(name)).collect();

@@ -12,12 +12,13 @@ use super::registry::{Published, Registry};
 use super::remotes;
 use crate::error::{Error, Kind, Result};
 use crate::gates::{Outcome, Verdict};
+use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::model_yaml::Role;
 use crate::pointer::{Content, Pointer};
 use crate::release::{
-    Bump, Finding, History, ModelName, Override, ReleasePayload, RemoteNote, TagName, Version, format_release,
+    Bump, History, ModelName, Override, ReleasePayload, RemoteNote, TagName, Version, format_release,
 };
 use crate::repo_path::RepoPath;
 
@@ -118,7 +119,7 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             policy: judge.policy.clone(),
             oms: candidate.oms_root(),
             manifest: candidate.model.path.clone(),
-            remote: store(ctx, &commit)?,
+            remote: Some(store(ctx, &commit)?),
             commit: commit.as_str().to_owned(),
             overrides,
             previous: history
@@ -216,11 +217,10 @@ pub(super) fn overrides(verdicts: &[Verdict], reason: Option<&str>) -> Result<Ve
 }
 
 /// The store that holds the release's objects, as a note in the tag.
-fn store(ctx: &Ctx, commit: &crate::git::Oid) -> Result<Option<RemoteNote>> {
-    match remotes::find(ctx, None, Some(commit)) {
-        Ok(found) => Ok(Some(RemoteNote { name: found.name, url: found.url.to_string() })),
-        Err(error) => Err(error.about("a release needs a store for its files")),
-    }
+fn store(ctx: &Ctx, commit: &Oid) -> Result<RemoteNote> {
+    let found = remotes::find(ctx, None, Some(commit))
+        .map_err(|error| error.about("a release needs a store for its files"))?;
+    Ok(RemoteNote { name: found.name, url: found.url.to_string() })
 }
 
 /// Makes sure that the store has every file of the release as a plain object: artifacts, and the files of git as well, so that
@@ -252,9 +252,4 @@ fn send(ctx: &Ctx, candidate: &Candidate, dry_run: bool) -> Result<push::Report>
     }
     batch.commit()?;
     push::send(ctx, wanted, &push::Options { dry_run, ..push::Options::default() }, None)
-}
-
-/// The first finding that makes answers about a stage doubtful.
-pub(super) fn doubt<'h>(history: &'h History, stage: &crate::release::StageName) -> Option<&'h Finding> {
-    history.findings().iter().find(|finding| finding.tag().stage() == Some(stage))
 }

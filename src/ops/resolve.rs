@@ -189,10 +189,8 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
     let ctx = registry.ctx();
     prepare(registry, release)?;
     let candidate = Candidate::of_release(ctx, release)?;
-    let tags = registry::read_tags(&ctx.git, &name)?;
-    let raw = tags.iter().find(|tag| tag.id.as_str() == release.tag.oid);
-    let signature = raw.map(|raw| ctx.git.signature(raw)).transpose()?;
-    describe(ctx, options, &candidate, Some(release), stage, signature)
+    let signature = registry::signature(&ctx.git, &release.tag)?;
+    describe(ctx, options, &candidate, Some(release), stage, Some(signature))
 }
 
 enum Asked {

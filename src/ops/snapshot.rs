@@ -66,8 +66,8 @@ fn changes(ctx: &Ctx, data: &Data) -> Result<Changes> {
         return Err(Error::usage(format!("data `{shown}`: it is not an outside location"))
             .hint("git model verify PATH checks a tracked artifact"));
     };
-    let digest = data.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
-    let digest = digest.ok_or_else(|| Error::new(format!("data `{shown}`: its digest is not a SHA-256")))?;
+    let digest =
+        data.sha256().ok_or_else(|| Error::new(format!("data `{shown}`: its digest is not a SHA-256")))?;
     let bytes = ensure_small(ctx, &data.name, digest, MAX_BYTES)?;
     let recorded = Listing::parse(&bytes).map_err(|error| error.about(format!("data `{shown}`")))?;
     Ok(recorded.changes(&look(ctx, url)?))

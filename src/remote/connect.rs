@@ -9,6 +9,7 @@ use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, RetryConfig};
+use tokio::runtime::Runtime;
 
 use crate::error::{Context, Error, Result};
 use crate::fsio::Durability;
@@ -156,7 +157,33 @@ fn check_endpoint(url: &RemoteUrl, endpoint: &str, allow_http: bool) -> Result<(
     }
 }
 
-/// Clients that follow no redirect: it would take the credentials along to wherever the answer says.
+/// The threads on which requests run.
+pub(super) fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))
+}
+
+/// A client that follows no redirect: it would take credentials along to wherever the answer says.
+pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(https_only)
+        .http1_only()
+        .connect_timeout(Duration::from_secs(10))
+        // Between bytes, not for the whole request: that would cut long transfers off.
+        .read_timeout(Duration::from_secs(60))
+        // Bytes must arrive as they are stored.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .build()
+}
+
+/// Makes object_store's clients like that.
 #[derive(Debug)]
 struct NoRedirects {
     allow_http: bool,
@@ -164,19 +191,7 @@ struct NoRedirects {
 
 impl HttpConnector for NoRedirects {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(!self.allow_http)
-            .http1_only()
-            .connect_timeout(Duration::from_secs(10))
-            // Between bytes, not for the whole request: that would cut long transfers off.
-            .read_timeout(Duration::from_secs(60))
-            // Bytes must arrive as they are stored.
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .build()
+        let client = http_client(!self.allow_http)
             .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
         Ok(HttpClient::new(client))
     }

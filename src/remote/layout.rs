@@ -39,8 +39,13 @@ pub(super) fn objects_key(url: &RemoteUrl) -> Result<Path> {
 
 /// `<prefix>/objects/sha256/ab/<64 hex>`
 pub(super) fn object_key(url: &RemoteUrl, digest: &Digest) -> Result<Path> {
+    key(url, &object_name(digest))
+}
+
+/// An object's key below the prefix.
+pub(super) fn object_name(digest: &Digest) -> String {
     let hex = digest.to_hex();
-    key(url, &format!("objects/sha256/{}/{hex}", &hex[..2]))
+    format!("objects/sha256/{}/{hex}", &hex[..2])
 }
 
 /// `<prefix>/attest/sha256/<model digest>`

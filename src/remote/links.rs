@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
-use super::{Receive, Remote, layout};
-use crate::error::{Error, Kind, Result};
+use super::{Receive, Remote, connect, layout};
+use crate::error::{Error, Result};
 use crate::human;
 use crate::id::Digest;
 use crate::progress::{Interrupt, Step};
@@ -17,9 +17,7 @@ pub const MAX_PRESIGN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The plain URL of an object in a store; whoever uses it needs access to the store.
 pub fn object_url(store: &RemoteUrl, digest: &Digest) -> String {
-    let hex = digest.to_hex();
-    let key = format!("objects/sha256/{}/{hex}", &hex[..2]);
-    format!("{store}/{key}")
+    format!("{store}/{}", layout::object_name(digest))
 }
 
 impl Remote {
@@ -71,17 +69,8 @@ pub fn fetch_links<'r>(
     step: &dyn Step,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .http1_only()
-        .connect_timeout(Duration::from_secs(10))
-        .read_timeout(Duration::from_secs(60))
-        .build()
+    let runtime = connect::runtime()?;
+    let client = connect::http_client(false)
         .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
     let fetch = |at: usize| {
         let (client, link) = (&client, &links[at]);
@@ -95,7 +84,7 @@ pub fn fetch_links<'r>(
             let answer = client.get(&link.url).send().await.map_err(cannot)?;
             if !answer.status().is_success() {
                 let status = answer.status();
-                let error = Error::new(format!("{shown}: the server answers {status}")).of_kind(Kind::Failed);
+                let error = Error::new(format!("{shown}: the server answers {status}"));
                 return Err(match status.as_u16() {
                     401 | 403 => {
                         error.hint("a presigned URL holds for a limited time; resolve again with --presign")

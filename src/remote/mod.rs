@@ -69,11 +69,7 @@ pub struct Checked {
 impl Remote {
     /// Opens a store. No request is made yet.
     pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+        let runtime = connect::runtime()?;
         let connect::Connected { store, signer } = connect::connect(url, access)?;
         // Small objects are a matter of round trips, so far more requests than cores are worth while.
         let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };

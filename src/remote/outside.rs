@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::path::Path;
 
-use super::Remote;
+use super::{Remote, connect};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::listing::Listed;
@@ -47,18 +47,9 @@ pub fn head_url(url: &str, interrupt: &Interrupt) -> Result<Listed> {
     let shown = human::escape(url);
     let cannot =
         |error: reqwest::Error| Error::new(format!("{shown}: cannot be read")).caused_by(error.without_url());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    let runtime = connect::runtime()?;
     let answer = runtime.block_on(async {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(true)
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(30))
-            .build()?;
-        client.head(url).send().await
+        connect::http_client(true)?.head(url).timeout(Duration::from_secs(30)).send().await
     });
     interrupt.check()?;
     let answer = answer.map_err(cannot)?;

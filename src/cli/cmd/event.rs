@@ -120,9 +120,7 @@ enum Ended {
 
 pub(super) fn promote(ui: &Ui, ctx: &Ctx, args: &PromoteArgs) -> Result<()> {
     let (name, wanted) = release(&args.release)?;
-    if args.override_reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(Error::usage("--override needs a reason in words"));
-    }
+    require_words(args.override_reason.as_deref())?;
     let what = What::Promote { wanted, traffic: args.traffic.filter(|share| *share < 100) };
     let options = Options {
         override_reason: args.override_reason.clone(),
@@ -155,6 +153,14 @@ pub(super) fn outcome(ui: &Ui, ctx: &Ctx, args: &OutcomeArgs) -> Result<()> {
     };
     let what = What::Outcome { outcome, of: args.version.as_deref().map(version).transpose()? };
     happen(ui, ctx, &options(model(&args.name)?, &args.stage, what, &args.event)?, &args.event)
+}
+
+/// Refuses an override without a reason.
+pub(super) fn require_words(reason: Option<&str>) -> Result<()> {
+    match reason {
+        Some(reason) if reason.trim().is_empty() => Err(Error::usage("--override needs a reason in words")),
+        _ => Ok(()),
+    }
 }
 
 fn options(name: ModelName, stage: &str, what: What, event: &EventArgs) -> Result<Options> {

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use super::resolve::{Source, at_url, read_lock, require_same};
@@ -26,8 +27,8 @@ pub(crate) struct GetArgs {
     #[command(flatten)]
     source: Source,
     /// Only files of this kind; may be given several times
-    #[arg(long, value_enum, value_name = "ROLE")]
-    only: Vec<Part>,
+    #[arg(long, value_name = "ROLE", value_parser = roles())]
+    only: Vec<Role>,
     /// Also what is no part of the bundle
     #[arg(long, value_enum, value_name = "WHAT")]
     with: Vec<Extra>,
@@ -39,14 +40,10 @@ pub(crate) struct GetArgs {
     json: bool,
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Part {
-    Weights,
-    Code,
-    Config,
-    Environment,
-    Schema,
-    Evaluation,
+/// Takes a role by its key in `model.yaml`.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::key))
+        .map(|key| Role::ALL.into_iter().find(|role| role.key() == key).expect("only keys of roles pass"))
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug)]
@@ -57,17 +54,9 @@ enum Extra {
 
 impl GetArgs {
     fn options(&self) -> get::Options {
-        let role = |part: &Part| match part {
-            Part::Weights => Role::Weights,
-            Part::Code => Role::Code,
-            Part::Config => Role::Config,
-            Part::Environment => Role::Environment,
-            Part::Schema => Role::Schema,
-            Part::Evaluation => Role::Evaluation,
-        };
         get::Options {
             dir: self.dir.clone(),
-            only: self.only.iter().map(role).collect(),
+            only: self.only.clone(),
             data: self.with.iter().any(|extra| matches!(extra, Extra::Data)),
             force: self.force,
         }

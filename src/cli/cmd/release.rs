@@ -1,7 +1,8 @@
 use serde_json::json;
 
+use super::event::require_words;
 use crate::cli::{Ui, render};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gates::Outcome;
 use crate::ops::Ctx;
 use crate::ops::release::{self, Report, Which};
@@ -66,9 +67,7 @@ impl ReleaseArgs {
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
-    if args.override_reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(Error::usage("--override needs a reason in words"));
-    }
+    require_words(args.override_reason.as_deref())?;
     let (name, which) = args.parts()?;
     let options = release::Options {
         name,

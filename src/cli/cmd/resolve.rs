@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{Global, Ui, context_at};
+use crate::cli::{Global, Ui, context};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
 use crate::human;
@@ -97,7 +97,7 @@ pub(super) fn run_at_url(ui: &Ui, global: &Global, args: &ResolveArgs) -> Result
 
 pub(super) fn at_url(ui: &Ui, global: &Global, url: &str, options: &Options) -> Result<(Resolved, Ctx)> {
     let git = registry::open_url(url, global.offline)?;
-    let ctx = context_at(ui, git, global)?;
+    let ctx = context(ui, git, global, true)?;
     resolve::resolve_at_url(ctx, options)
 }
 
