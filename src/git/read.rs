@@ -162,8 +162,12 @@ impl Git {
     /// As [`Git::commit`], with an error for the user when there is none.
     pub fn require_commit(&self, revision: &str) -> Result<Oid> {
         self.commit(revision)?.ok_or_else(|| {
-            Error::usage(format!("{}: no such commit, branch or tag here", human::escape(revision)))
-                .hint("git fetch --tags brings what the git remote has")
+            let error =
+                Error::usage(format!("{}: no such commit, branch or tag here", human::escape(revision)));
+            match revision {
+                "HEAD" => error.hint("nothing is committed yet: git commit"),
+                _ => error.hint("git fetch --tags brings what the git remote has"),
+            }
         })
     }
 

@@ -13,6 +13,7 @@ use crate::human;
 use crate::id::Digest;
 use crate::progress::Silent;
 use crate::release::{History, ModelName, Tag, TagName, parse_message};
+use crate::remote_url::redact;
 
 /// Where tags are asked for and pushed to.
 pub(super) enum Registry<'c> {
@@ -191,7 +192,11 @@ pub fn open_url(url: &str, offline: bool) -> Result<Git> {
             human::escape(url)
         )));
     }
-    let heads = mirror::list_url(url, &["refs/heads/*".to_owned()])?;
+    let heads = mirror::list_url(url, &["refs/heads/*".to_owned()]).map_err(|error| {
+        error
+            .about(format!("{}: cannot be read", human::escape(&redact(url))))
+            .hint("check the URL, and that git may read it: git ls-remote URL")
+    })?;
     let long = heads.first().is_some_and(|(_, id)| id.as_str().len() == 64);
     Git::open_mirror_of(&dir, url, if long { "sha256" } else { "sha1" })
 }
