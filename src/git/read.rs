@@ -213,6 +213,14 @@ impl Git {
 
     /// Paths that git tracks at or below `path`.
     pub fn tracked_below(&self, path: &RepoPath) -> Result<Vec<RepoPath>> {
+        if let Some(index) = self.lib.as_ref().and_then(current_index) {
+            let is_below = |found: &[u8]| {
+                let rest = found.strip_prefix(path.as_str().as_bytes());
+                rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+            };
+            let below = index.iter().filter(|entry| is_below(&entry.path));
+            return below.map(|entry| RepoPath::from_bytes(&entry.path)).collect();
+        }
         let pattern = format!(":(top,literal){path}");
         let listed = self.git(["ls-files", "-z", "--full-name", "--", &pattern]).output()?;
         records(&listed).map(RepoPath::from_bytes).collect()

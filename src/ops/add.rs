@@ -1,5 +1,6 @@
 //! Taking content into the cache and writing its pointers.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -126,9 +127,8 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
         };
         if !options.dry_run {
             root.write_small(&path.pointer(), found.pointer.to_text().as_bytes(), &staging)?;
-            let record_now = found.record(path, found.pointer.digest);
-            if record.as_ref() != Some(&record_now) {
-                records.save(&record_now)?;
+            if !found.is_recorded(record.as_ref()) {
+                records.save(&found.record(path, found.pointer.digest))?;
             }
             to_stage.push(path.pointer());
         }
@@ -259,10 +259,17 @@ fn nested(inner: &RepoPath, outer: &RepoPath) -> Error {
     ))
 }
 
-/// Pointers that some pattern hides from plain git commands, each with the line that makes it visible again.
+/// Pointers that some pattern hides from plain git commands, each with the line that makes it visible again. No pattern hides
+/// what is in the index.
 fn ignored_pointers(ctx: &Ctx, pointers: &[RepoPath]) -> Result<Vec<(RepoPath, String, String)>> {
     let mut found = Vec::new();
-    for (path, pattern) in ctx.git.ignored(pointers)? {
+    let tracked: HashSet<RepoPath> =
+        ctx.git.index_pointers()?.into_iter().map(|pointer| pointer.path).collect();
+    let new: Vec<RepoPath> = pointers.iter().filter(|path| !tracked.contains(path)).cloned().collect();
+    if new.is_empty() {
+        return Ok(found);
+    }
+    for (path, pattern) in ctx.git.ignored(&new)? {
         // Git never looks into an ignored directory, so each directory on the way has to be let in again.
         let mut lines = Vec::new();
         let mut dir = path.parent();

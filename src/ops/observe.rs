@@ -53,6 +53,13 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether the record says this of content that was added or synced as it is.
+    pub(super) fn is_recorded(&self, record: Option<&Record>) -> bool {
+        let same =
+            |record: &Record| record.base == self.pointer.digest && record.current == self.pointer.digest;
+        self.proved && record.is_some_and(same)
+    }
+
     /// The record of this content as what was added or synced.
     pub(super) fn record(&self, path: &RepoPath, base: Digest) -> Record {
         Record {

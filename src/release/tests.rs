@@ -395,7 +395,10 @@ fn a_moved_release_is_found() {
         found(|tags| event_of(&mut tags[3]).digest = Some(Digest::of(b"other"))),
         ["churn#prod#2: its payload disagrees about the model digest"]
     );
-    assert_eq!(found(|tags| drop(tags.remove(1))), ["churn#prod#2: the release that it names, churn@v1.1.0, is missing or damaged"]);
+    assert_eq!(
+        found(|tags| drop(tags.remove(1))),
+        ["churn#prod#2: the release that it names, churn@v1.1.0, is missing or damaged"]
+    );
     assert_eq!(
         found(|tags| tags.push(gto("churn@v1.1.0#5", "1.0.0", 20))),
         ["churn@v1.1.0#5: an earlier tag gives this version to another commit"]
