@@ -144,7 +144,7 @@ impl Observer<'_> {
         {
             return Ok(OnDisk::Different);
         }
-        let to_read = self.to_read(&matched, reading);
+        let to_read = self.to_read(&matched, reading)?;
         let clock = self.clock(&to_read)?;
         let read: Vec<(usize, RecordEntry)> = to_read
             .par_iter()
@@ -198,14 +198,23 @@ impl Observer<'_> {
         &self,
         matched: &[(&'s Scanned, Option<&RecordEntry>)],
         reading: Reading<'_>,
-    ) -> Vec<(usize, &'s Scanned)> {
+    ) -> Result<Vec<(usize, &'s Scanned)>> {
+        let known = matched.iter().filter(|(_, known)| known.is_some()).count();
+        let names = match reading {
+            Reading::Keep(_) if self.is_worth_listing(known)? => Some(self.cache.names()?),
+            _ => None,
+        };
+        let is_kept = |entry: &RecordEntry| match &names {
+            Some(names) => names.contain(&entry.digest),
+            None => self.cache.holds(&entry.digest, entry.stat.size),
+        };
         let mut to_read: Vec<(usize, &Scanned)> = matched
             .par_iter()
             .enumerate()
             .filter(|(_, (scanned, known))| {
                 scanned.stat.kind != Kind::Tree
                     && match (known, reading) {
-                        (Some(entry), Reading::Keep(_)) => !self.cache.holds(&entry.digest, entry.stat.size),
+                        (Some(entry), Reading::Keep(_)) => !is_kept(entry),
                         (Some(_), _) => false,
                         (None, _) => true,
                     }
@@ -213,7 +222,13 @@ impl Observer<'_> {
             .map(|(at, (scanned, _))| (at, *scanned))
             .collect();
         to_read.sort_by_key(|(_, scanned)| std::cmp::Reverse(scanned.stat.size));
-        to_read
+        Ok(to_read)
+    }
+
+    /// Whether listing the whole cache is cheaper than asking for so many objects one by one.
+    fn is_worth_listing(&self, objects: usize) -> Result<bool> {
+        const FROM: usize = 1_000;
+        Ok(objects >= FROM && self.cache.usage()?.objects / 4 <= objects as u64)
     }
 
     /// The file system's time from which on files are read. Files that changed only just now get a moment to settle,
