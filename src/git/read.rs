@@ -138,12 +138,12 @@ impl Git {
         if let Some(bytes) = self.lib.as_ref().and_then(|lib| blob_lib(lib, id, max)) {
             return bytes;
         }
-        let size = self.git(["cat-file", "-s", id.as_str()]).output()?;
+        let size = self.cat_file(["-s", id.as_str()]).output()?;
         let size: u64 = String::from_utf8_lossy(&size).trim().parse().unwrap_or(u64::MAX);
         if size > max {
             return Err(too_large(id, max));
         }
-        self.git(["cat-file", "blob", id.as_str()]).output()
+        self.cat_file(["blob", id.as_str()]).output()
     }
 
     /// The blob at `path` in a commit, if there is one.

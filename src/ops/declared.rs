@@ -32,8 +32,10 @@ pub(super) struct Declared {
     pub data: BTreeMap<String, FileEntry>,
     /// The artifacts among all of these.
     pub artifacts: Vec<(RepoPath, Pointer)>,
-    /// Files of the worktree that git does not know yet.
+    /// Declared files of the worktree that git does not know yet. They are recorded.
     pub untracked: Vec<RepoPath>,
+    /// Files in declared directories that git does not know, so that they are no part of the version.
+    pub left_out: Vec<RepoPath>,
 }
 
 impl Declared {
@@ -75,7 +77,11 @@ pub(super) fn look_up(ctx: &Ctx, model: &Model, place: Place<'_>, roles: &[Role]
     let mut declared = Declared::default();
     let files = match place {
         Place::Commit(commit) => ctx.git.commit_files(commit, &paths)?,
-        Place::Worktree => worktree_files(ctx, model, &paths, &mut declared.untracked)?,
+        Place::Worktree => {
+            let files = worktree_files(ctx, model, &paths, &mut declared.untracked)?;
+            declared.left_out = left_out(ctx, model, roles, &files)?;
+            files
+        }
     };
     let mut finder = Finder { ctx, model, files: &files, artifacts: BTreeMap::new() };
     for &role in roles {
@@ -147,6 +153,37 @@ fn worktree_files(
     Ok(files)
 }
 
+/// Files in declared directories of the worktree that git neither tracks nor ignores: a command may read them, and no commit
+/// would bring them back.
+pub(super) fn untracked_inside(ctx: &Ctx, model: &Model) -> Result<Vec<RepoPath>> {
+    let files = ctx.git.index_files(&paths_of(model))?;
+    left_out(ctx, model, &Role::ALL, &files)
+}
+
+fn left_out(ctx: &Ctx, model: &Model, roles: &[Role], files: &GitFiles) -> Result<Vec<RepoPath>> {
+    let root = ctx.root()?;
+    // What is in an artifact is its content, and not for git.
+    let in_artifact = |path: &RepoPath| {
+        let mut above = std::iter::successors(Some(path.clone()), RepoPath::parent);
+        above.any(|above| files.contains_key(&above.pointer()))
+    };
+    let mut dirs = Vec::new();
+    for path in roles.iter().flat_map(|role| model.files(*role)) {
+        if !in_artifact(path) && root.stat(path)?.is_some_and(|stat| stat.kind == Kind::Tree) {
+            dirs.push(path.clone());
+        }
+    }
+    let mut found = ctx.git.untracked_files(&dirs)?;
+    found.retain(|path| !is_own(path) && !in_artifact(path));
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether git-model writes this file itself: a record that held its own digest could never be right.
+fn is_own(path: &RepoPath) -> bool {
+    matches!(path.name(), ".gitignore" | lineage::FILE_NAME)
+}
+
 /// Another repository's files are in no commit of this one.
 fn refuse_in_submodules(ctx: &Ctx, model: &Model, untracked: &[RepoPath]) -> Result<()> {
     let parents: Vec<RepoPath> = untracked.iter().filter_map(RepoPath::parent).collect();
@@ -211,8 +248,7 @@ impl Finder<'_> {
         let mut entries = Vec::new();
         for (file_path, file) in below {
             match file_path.artifact() {
-                // Written by git-model itself; a record that held its own digest could never be right.
-                _ if matches!(file_path.name(), ".gitignore" | lineage::FILE_NAME) => {}
+                _ if is_own(file_path) => {}
                 Some(artifact) => {
                     let pointer = self.pointer(&artifact, file)?;
                     entries.push(of_pointer(&artifact, &pointer));
