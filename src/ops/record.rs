@@ -449,6 +449,13 @@ impl Recorder<'_> {
     ) -> Result<Option<Evaluation>> {
         let old = self.before.and_then(|before| before.evaluation.as_ref());
         let Some((path, digest)) = self.report_of(self.stated_report.as_ref())? else {
+            if let Some(declared) = self.model.files(Role::Evaluation).first() {
+                let shown = human::escape(declared.as_str());
+                self.warnings.push(
+                    Error::new(format!("{shown}: there is no such report, so no evaluation is recorded"))
+                        .hint(format!("write it with git model run {} -- COMMAND", self.model.name)),
+                );
+            }
             // A report that was named by --eval only is carried while its weights are here.
             return Ok(old
                 .filter(|_| same_weights && self.model.files(Role::Evaluation).is_empty())
@@ -472,7 +479,9 @@ impl Recorder<'_> {
             );
             return Ok(old.cloned());
         }
-        let values = values::flatten(&self.read_report(&path)?, path.as_str())?;
+        let values = values::flatten(&self.read_report(&path)?, path.as_str()).map_err(|error| {
+            error.hint("a report is JSON, YAML, TOML or CSV; its metrics are finite numbers: write it again")
+        })?;
         self.check_metrics(&path, &values)?;
         let of_others = self.names_other_weights(&values, now);
         if stated && of_others {
