@@ -428,7 +428,10 @@ fn a_real_model_and_its_fine_tuning() {
         (&1.into(), &2.into())
     );
     let log = repo.json(["log"]);
-    assert_eq!(log["versions"][0]["weights_changed"], true);
+    for changed in ["weights_changed", "data_changed"] {
+        assert_eq!(log["versions"][0][changed], true);
+    }
+    assert_eq!(log["versions"][0]["metrics"]["similarity.pairs"]["change"], 1.0);
     assert_eq!(log["versions"][0]["basis"], "observed");
     assert_eq!(log["versions"][1]["basis"], "declared", "nobody saw the first training");
 

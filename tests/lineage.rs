@@ -147,6 +147,16 @@ fn recording_after_a_squash_changes_nothing() {
     repo.git(["commit", "-q", "-m", "squashed"]).ok();
     is_fixed(&repo);
     assert_eq!(lineage(&repo)["evaluation"]["metrics"]["auc"], 3.0);
+    // The commits that the training names are gone there.
+    let url = format!("file://{}", repo.path.display());
+    sandbox.at("").git(["clone", "-q", "--single-branch", "-c", "core.autocrlf=true", &url, "clone"]).ok();
+    let clone = sandbox.at("clone");
+    let base = lineage(&clone)["training"]["base_commit"].as_str().unwrap().to_owned();
+    assert_ne!(clone.git(["cat-file", "-e", &base]).code, 0);
+    is_fixed(&clone);
+    clone.sh("touch m/* src/*").ok();
+    is_fixed(&clone);
+    assert_eq!(clone.git(["status", "--porcelain"]).ok(), "");
 }
 
 #[test]

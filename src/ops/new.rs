@@ -117,8 +117,9 @@ fn find(
     };
     // Weights, configuration and reports lie beside the declaration; code, locks and data often elsewhere.
     let weights = files.iter().filter(|path| is_weights(path.as_str())).chain(&weights_dirs).filter(is_near);
-    let code =
-        files.iter().filter(|path| has_words(path, &CODE, &[".py", ".rs", ".js", ".ts", ".java", ".go"]));
+    let code = files
+        .iter()
+        .filter(|path| has_words(path, &CODE, &[".py", ".sh", ".rs", ".js", ".ts", ".java", ".go"]));
     let config = files
         .iter()
         .filter(is_near)
