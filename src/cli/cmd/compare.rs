@@ -13,7 +13,7 @@ use crate::ops::{Ctx, compare};
 pub(crate) struct CompareArgs {
     /// The old version
     old: String,
-    /// The new version; the worktree if not given
+    /// The new version; the worktree if not given, or if this names a model
     new: Option<String>,
     /// The model; may be left out when there is only one, or a version names it
     name: Option<String>,
