@@ -260,8 +260,11 @@ fn log_tells_the_story_newest_first() {
     assert_eq!(log.ok().lines().count(), 6);
 }
 
-/// Subject, metric before and now, and what changed, of each version.
-fn told(repo: &Repo, args: &[&str]) -> Vec<(String, Option<f64>, Option<f64>, Option<bool>)> {
+/// Subject, metric before and now, and whether the weights changed.
+type Told = (String, Option<f64>, Option<f64>, Option<bool>);
+
+/// Of each version.
+fn told(repo: &Repo, args: &[&str]) -> Vec<Told> {
     let log = repo.json(args);
     let version = |version: &Value| {
         let auc = &version["metrics"]["auc"];

@@ -212,7 +212,10 @@ fn not_in_git(model: &Model, declared: &Declared) -> Vec<Error> {
     let left_out = declared.left_out.iter().take(MOST_LEFT_OUT).map(|path| {
         let shown = human::escape(path.as_str());
         Error::new(format!("{shown}: not in git, so not recorded, though it lies in a declared directory"))
-            .hint(format!("git add {}, or let .gitignore name it", human::shell_quote(path.as_str())))
+            .hint(format!(
+                "git add {} and record again, or let .gitignore name it",
+                human::shell_quote(path.as_str())
+            ))
     });
     let more = declared.left_out.len().saturating_sub(MOST_LEFT_OUT) as u64;
     let more = (more > 0).then(|| {
