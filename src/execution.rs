@@ -10,16 +10,24 @@ use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::human;
+use crate::progress::Interrupt;
 
 /// Signals that the command gets instead of git-model.
 const PASSED_ON: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2];
+
+/// Those of them that ask a program to end.
+const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// What shells answer for a command that is nowhere.
+const NOT_FOUND: u8 = 127;
+/// What shells answer for a file that is no program, or may not be run.
+const NOT_EXECUTABLE: u8 = 126;
 
 /// A command that ended.
 #[derive(Clone, Debug)]
@@ -35,40 +43,51 @@ pub struct Finished {
 /// Runs a command to its end with this process's input, output and environment.
 ///
 /// Signals that are sent to git-model alone reach the command. Those of a terminal reach it anyway, and only once. Neither ends
-/// git-model, which has to see how the command ends.
-pub fn run(command: &[String]) -> Result<Finished> {
+/// git-model, which has to see how the command ends. A signal that comes later raises `interrupt`.
+pub fn run(command: &[String], interrupt: &Interrupt) -> Result<Finished> {
     let [program, arguments @ ..] = command else { return Err(Error::usage("no command to run")) };
     let shown = human::escape(program);
     let cannot =
         |what: &str, error: io::Error| Error::new(format!("{shown}: cannot {what}")).caused_by(error);
-    let mut signals =
-        SignalsInfo::<WithOrigin>::new(PASSED_ON).map_err(|error| cannot("be watched", error))?;
-    let handle = signals.handle();
+    let watched = PASSED_ON.iter().chain(&[SIGCHLD]);
+    let mut signals = SignalsInfo::<WithOrigin>::new(watched).map_err(|error| cannot("be watched", error))?;
     let started = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     let clock = Instant::now();
     let mut child = Command::new(program).args(arguments).spawn().map_err(|error| {
-        let hint = format!("is {shown} installed and on PATH?");
-        cannot("be started", error).hint(hint)
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        let hint = format!("is {shown} installed, on PATH and executable?");
+        cannot("be started", error).of_kind(Kind::Command(code)).hint(hint)
     })?;
-    let status = thread::scope(|scope| {
-        let pid = pid_of(&child);
-        scope.spawn(move || {
-            for info in signals.forever() {
-                let by_a_process = matches!(info.cause, Cause::Sent(_));
-                if let (true, Some(pid), Some(signal)) =
-                    (by_a_process, pid, Signal::from_named_raw(info.signal))
-                {
-                    // A command that is gone already needs no signal.
-                    kill_process(pid, signal).ok();
-                }
+    let status = loop {
+        // The end of the command is a signal, too. What came before it was the command's.
+        for info in signals.wait() {
+            if matches!(info.cause, Cause::Sent(_))
+                && info.signal != SIGCHLD
+                && let (Some(pid), Some(signal)) = (pid_of(&child), Signal::from_named_raw(info.signal))
+            {
+                // Nobody asked yet how it ended, so this is no other process's number.
+                kill_process(pid, signal).ok();
             }
-        });
-        let status = child.wait();
-        handle.close();
-        status
+        }
+        if let Some(status) = child.try_wait().map_err(|error| cannot("be waited for", error))? {
+            break status;
+        }
+    };
+    let finished = Finished { code: code_of(status), started, duration: clock.elapsed() };
+    interrupt_on(signals, interrupt.clone());
+    Ok(finished)
+}
+
+/// From now on a signal asks for a clean end; a second one gets the system's usual answer.
+fn interrupt_on(mut signals: SignalsInfo<WithOrigin>, interrupt: Interrupt) {
+    thread::spawn(move || {
+        for info in signals.forever().filter(|info| ENDING.contains(&info.signal)) {
+            if interrupt.is_raised() {
+                signal_hook::low_level::emulate_default_handler(info.signal).ok();
+            }
+            interrupt.raise();
+        }
     });
-    let status = status.map_err(|error| cannot("be waited for", error))?;
-    Ok(Finished { code: code_of(status), started, duration: clock.elapsed() })
 }
 
 fn pid_of(child: &Child) -> Option<Pid> {

@@ -318,7 +318,12 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn refuse(&self, near: &str, why: &str) -> Error {
-        let line = yaml::line_of(self.text, near).map(|line| format!(":{line}")).unwrap_or_default();
+        // Dots alone are everywhere.
+        let findable = near.contains(char::is_alphanumeric);
+        let line = yaml::line_of(self.text, near)
+            .filter(|_| findable)
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
         Error::new(format!("{}{line}: {why}", human::escape(self.path.as_str())))
     }
 
@@ -340,8 +345,10 @@ impl Checker<'_> {
     }
 
     fn resolve(&self, typed: &str) -> Result<RepoPath> {
-        resolve(self.path.parent().as_ref(), typed)
-            .map_err(|why| self.refuse(typed, &format!("`{}`: {why}", human::escape(typed))))
+        resolve(self.path.parent().as_ref(), typed).map_err(|why| {
+            self.refuse(typed, &format!("`{}`: {why}", human::escape(typed)))
+                .hint("name files and directories of this repository, as seen from model.yaml")
+        })
     }
 
     fn data(&self, raw: Vec<RawData>) -> Result<Vec<Data>> {
@@ -466,6 +473,9 @@ fn resolve(dir: Option<&RepoPath>, typed: &str) -> std::result::Result<RepoPath,
             ".." => {}
             part => parts.push(part),
         }
+    }
+    if parts.is_empty() {
+        return Err("the whole repository cannot be a part of a model".to_owned());
     }
     RepoPath::new(&parts.join("/")).map_err(|error| error.one_line())
 }

@@ -21,7 +21,8 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], path: &str) -> Result<T> {
         return Err(Error::new(format!(
             "{shown}:{}: YAML anchors, aliases and tags are not allowed here",
             line + 1
-        )));
+        ))
+        .hint("write out what they stand for; quote a text that starts with & * or !"));
     }
     serde_yaml::from_str(text).map_err(|error| {
         let reason = error.to_string();

@@ -170,6 +170,35 @@ fn compare_says_what_it_cannot_know() {
 }
 
 #[test]
+fn a_model_can_be_named_after_one_version() {
+    let sandbox = Sandbox::new();
+    let repo = story(&sandbox);
+    repo.write("n/model.yaml", "version: 1\nname: other\ncode: [../src]\n");
+    repo.git(["add", "n"]).ok();
+    repo.model(["record", "other"]).ok();
+    repo.git(["commit", "-q", "-m", "two models"]).ok();
+    repo.model(["compare", "before"]).fails(2, "several models");
+    let named = repo.json(["compare", "before", "churn"]);
+    assert_eq!((&named["model"], &named["new"]["commit"]), (&"churn".into(), &Value::Null));
+    expect(&named["params"], &[("seed", "1", "2")]);
+    assert_eq!(repo.json(["compare", "HEAD", "other"])["model"], "other");
+    assert_eq!(repo.json(["compare", "before", "HEAD", "churn"])["new"]["typed"], "HEAD");
+    // A word that means both is not guessed at.
+    repo.git(["branch", "churn"]).ok();
+    repo.model(["compare", "before", "churn"])
+        .says("hint: --model churn compares the model with the worktree")
+        .fails(2, "churn: both a model and a commit, branch or tag here");
+    assert_eq!(repo.json(["compare", "before", "--model", "churn"])["new"]["commit"], Value::Null);
+    let head = repo.git(["rev-parse", "HEAD"]).ok();
+    for args in
+        [&["compare", "before", "churn", "churn"][..], &["compare", "before", "churn", "--model", "churn"]]
+    {
+        assert_eq!(repo.json(args)["new"]["commit"], head.trim());
+    }
+    repo.model(["compare", "before", "nothing"]).fails(2, "nothing: no such commit");
+}
+
+#[test]
 fn compare_reads_config_whatever_the_line_endings() {
     let sandbox = Sandbox::new();
     let _repo = story(&sandbox);
@@ -229,6 +258,79 @@ fn log_tells_the_story_newest_first() {
     record_anew(&repo);
     let log = repo.model(["log"]).says("warning: commit ");
     assert_eq!(log.ok().lines().count(), 6);
+}
+
+/// Subject, metric before and now, and whether the weights changed.
+type Told = (String, Option<f64>, Option<f64>, Option<bool>);
+
+/// Of each version.
+fn told(repo: &Repo, args: &[&str]) -> Vec<Told> {
+    let log = repo.json(args);
+    let version = |version: &Value| {
+        let auc = &version["metrics"]["auc"];
+        (
+            version["subject"].as_str().unwrap().to_owned(),
+            auc["before"].as_f64(),
+            auc["value"].as_f64(),
+            version["weights_changed"].as_bool(),
+        )
+    };
+    log["versions"].as_array().unwrap().iter().map(version).collect()
+}
+
+/// A version of weights and metric, committed at an hour.
+fn commit_at(repo: &Repo, hour: u32, weights: f32, auc: f64, subject: &str) {
+    train(repo, weights);
+    repo.write("m/eval.json", format!("{{\"auc\": {auc}}}"));
+    repo.model(["record", "--eval", "m/eval.json"]).ok();
+    repo.git(["add", "."]).ok();
+    at(repo, hour).git(["commit", "-q", "-m", subject]).ok();
+}
+
+fn at(repo: &Repo, hour: u32) -> Repo {
+    let time = format!("2030-01-01T{hour:02}:00:00Z");
+    repo.env("GIT_COMMITTER_DATE", &time).env("GIT_AUTHOR_DATE", &time)
+}
+
+#[test]
+fn log_follows_each_line_of_the_history() {
+    let sandbox = Sandbox::new();
+    let repo = churn(sandbox.repo("repo"));
+    commit_at(&repo, 1, 2.0, 0.5, "base");
+    repo.git(["checkout", "-q", "-b", "topic"]).ok();
+    commit_at(&repo, 2, 3.0, 0.6, "t1");
+    repo.git(["checkout", "-q", "main"]).ok();
+    commit_at(&repo, 3, 2.0, 0.51, "m1");
+    repo.git(["checkout", "-q", "topic"]).ok();
+    commit_at(&repo, 4, 4.0, 0.7, "t2");
+    repo.git(["checkout", "-q", "main"]).ok();
+    commit_at(&repo, 5, 2.0, 0.52, "m2");
+    let version =
+        |subject: &str, before, now, weights| (subject.to_owned(), Some(before), Some(now), weights);
+    let main = [version("m2", 0.51, 0.52, Some(false)), version("m1", 0.5, 0.51, Some(false))];
+    let topic = [version("t2", 0.6, 0.7, Some(true)), version("t1", 0.5, 0.6, Some(true))];
+    let older = [version("base", 0.1, 0.5, Some(true)), ("v1".to_owned(), None, Some(0.1), None)];
+
+    // The side that was taken whole is the same version, and the other one is still told.
+    assert_eq!(repo.git(["merge", "-q", "topic"]).code, 1);
+    repo.git(["checkout", "-q", "--theirs", "."]).ok();
+    repo.git(["add", "."]).ok();
+    at(&repo, 6).git(["commit", "-q", "-m", "merged"]).ok();
+    repo.model(["sync"]).ok();
+    let log = told(&repo, &["log"]);
+    assert_eq!(log, [&topic[..], &main, &older].concat());
+    // A record of its own is compared with the branch that was merged into.
+    repo.git(["reset", "-q", "--hard", "HEAD~1"]).ok();
+    assert_eq!(repo.git(["merge", "-q", "topic"]).code, 1);
+    repo.git(["checkout", "-q", "--ours", "."]).ok();
+    repo.git(["add", "."]).ok();
+    commit_at(&repo, 6, 9.0, 0.9, "both");
+    let log = told(&repo, &["log"]);
+    assert_eq!(log, [&[version("both", 0.52, 0.9, Some(true))][..], &topic, &main, &older].concat());
+    assert_eq!(told(&repo, &["log", "-n", "2"]), log[..2]);
+    // What became of a version is compared with it, whatever the clocks say.
+    commit_at(&repo, 0, 9.0, 0.91, "after");
+    assert_eq!(told(&repo, &["log", "-n", "1"]), [version("after", 0.9, 0.91, Some(false))]);
 }
 
 fn lineage_at(repo: &Repo, commit: &str) -> Value {
@@ -329,7 +431,10 @@ fn a_real_model_and_its_fine_tuning() {
         (&1.into(), &2.into())
     );
     let log = repo.json(["log"]);
-    assert_eq!(log["versions"][0]["weights_changed"], true);
+    for changed in ["weights_changed", "data_changed"] {
+        assert_eq!(log["versions"][0][changed], true);
+    }
+    assert_eq!(log["versions"][0]["metrics"]["similarity.pairs"]["change"], 1.0);
     assert_eq!(log["versions"][0]["basis"], "observed");
     assert_eq!(log["versions"][1]["basis"], "declared", "nobody saw the first training");
 

@@ -20,6 +20,38 @@ fn every_environment_variable_is_documented() {
     }
 }
 
+/// A line without what differs from run to run: digests, days.
+fn timeless(line: &str) -> String {
+    let is_hex = |word: &str| word.len() >= 10 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let is_day = |word: &str| word.len() == 10 && word.chars().all(|c| c.is_ascii_digit() || c == '-');
+    let word = |word: &str| {
+        if is_hex(word.trim_matches(['(', ')'])) || is_day(word) { "#" } else { word }.to_owned()
+    };
+    line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_readme_shows_what_the_tour_does() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sandbox = Sandbox::new();
+    let tour = sandbox.at("").sh(&format!("{} 2>&1", root.join("docs/tour.sh").display())).ok();
+    let mut tour = tour.lines().map(timeless);
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("\n## In one minute\n").unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let shown: Vec<&str> = section
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .flat_map(str::lines)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert!(shown.len() > 20, "{shown:?}");
+    for line in shown {
+        assert!(tour.any(|told| told == timeless(line)), "not in the tour, or not in this order: {line}");
+    }
+}
+
 #[test]
 fn help_completions_and_man_pages_work() {
     let sandbox = Sandbox::new();

@@ -40,6 +40,9 @@ fn a_draft_names_what_is_there_and_can_be_recorded() {
     assert_eq!(lineage(&repo)["model"], "team/churn");
     repo.model(["new", "Team/Churn"]).fails(2, "declares a model of this name already");
     repo.model(["new", "other", "--dir", "m"]).fails(2, "exists already");
+    repo.model(["new", "other", "--dir", "data"])
+        .says("hint: name the directory above it")
+        .fails(2, "data/model.yaml: inside the artifact data");
     repo.model(["new", "-x"]).fails_usage();
     repo.model(["new", "a b"]).fails(2, "a b");
 }
@@ -144,6 +147,16 @@ fn recording_after_a_squash_changes_nothing() {
     repo.git(["commit", "-q", "-m", "squashed"]).ok();
     is_fixed(&repo);
     assert_eq!(lineage(&repo)["evaluation"]["metrics"]["auc"], 3.0);
+    // The commits that the training names are gone there.
+    let url = format!("file://{}", repo.path.display());
+    sandbox.at("").git(["clone", "-q", "--single-branch", "-c", "core.autocrlf=true", &url, "clone"]).ok();
+    let clone = sandbox.at("clone");
+    let base = lineage(&clone)["training"]["base_commit"].as_str().unwrap().to_owned();
+    assert_ne!(clone.git(["cat-file", "-e", &base]).code, 0);
+    is_fixed(&clone);
+    clone.sh("touch m/* src/*").ok();
+    is_fixed(&clone);
+    assert_eq!(clone.git(["status", "--porcelain"]).ok(), "");
 }
 
 #[test]
@@ -364,7 +377,7 @@ fn a_bad_report_is_one_clear_line() {
         ("\u{0}", "m/eval.json"),
     ] {
         repo.write("m/eval.json", text);
-        repo.model(["record"]).fails(1, reason);
+        repo.model(["record"]).says("hint: ").fails(1, reason);
     }
     repo.write("m/eval.json", [&b"{\"a\": "[..], &[b'['; 100_000]].concat());
     repo.model(["record"]).fails(1, "nested deeper than 64 levels");
@@ -372,6 +385,14 @@ fn a_bad_report_is_one_clear_line() {
     repo.write("m/eval.csv", "auc\nnan\n");
     repo.model(["record"]).fails(1, "m/eval.csv:2: `auc` is nan");
     assert_eq!(repo.read(LINEAGE), before);
+    let bomb = (1..30).fold("a0: &a0 [1, 1]\n".to_owned(), |text, at| {
+        format!("{text}a{at}: &a{at} [*a{0}, *a{0}]\n", at - 1)
+    });
+    declare(&repo, "eval.json", "eval.yaml");
+    repo.write("m/eval.yaml", bomb);
+    repo.model(["record"]).says("hint: ").fails(1, "m/eval.yaml:1: YAML anchors");
+    std::fs::remove_file(repo.join("m/eval.yaml")).unwrap();
+    repo.model(["record"]).says("m/eval.yaml: there is no such report, so no evaluation is recorded").ok();
 }
 
 #[test]
@@ -405,9 +426,15 @@ fn a_declared_path_must_be_a_file_of_this_repository() {
     repo.git(["add", "src/link.py", "linked"]).ok();
     repo.write("src/lfs.py", "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n");
     std::fs::create_dir(repo.join("empty")).unwrap();
+    symlink("loop.py", repo.join("src/loop.py")).unwrap();
+    repo.sh("mkfifo fifo").ok();
     for (path, reason) in [
         ("../src/gone.py", "m/model.yaml: code: src/gone.py: there is no such file"),
-        ("../empty", "there is no such file"),
+        ("../empty", "empty: a directory in which git tracks no file"),
+        ("../fifo", "fifo: neither a file nor a directory"),
+        ("../src/loop.py", "src/loop.py: a symbolic link"),
+        ("..", "m/model.yaml: `..`: the whole repository"),
+        ("lineage.yaml", "m/lineage.yaml: the record itself"),
         ("../src/link.py", "src/link.py: a symbolic link"),
         ("../linked/pre.py", "symbolic link"),
         ("../linked", "a symbolic link"),
@@ -420,10 +447,14 @@ fn a_declared_path_must_be_a_file_of_this_repository() {
         ("../.git/config", "not a usable path"),
     ] {
         declare(&repo, "../src/pre.py", path);
-        repo.model(["record"]).fails(1, reason);
+        repo.model(["record"]).says("hint: ").fails(1, reason);
         repo.model(["run", "churn", "--", "touch", "ran"]).fails(1, reason);
     }
     assert!(!repo.exists("ran"));
+    // A tracked file that became a pipe: nobody waits for somebody to write.
+    declare(&repo, "", "");
+    repo.sh("rm src/pre.py && mkfifo src/pre.py").ok();
+    repo.model(["record"]).fails(1, "src/pre.py: neither a file nor a directory");
     assert_eq!(repo.read(LINEAGE), before);
 }
 

@@ -179,14 +179,145 @@ fn a_failing_command_records_nothing_and_loses_nothing() {
         assert_eq!(repo.read(WEIGHTS), weights(3.0));
         assert_eq!(repo.state(WEIGHTS), "modified");
     }
-    repo.model(["run", "churn", "--", "no-such-command"]).fails(1, "no-such-command: cannot be started");
+    for (command, code) in
+        [("no-such-command", 127), ("./no-such-file", 127), ("m/train.yaml", 126), ("./m", 126)]
+    {
+        let ran = repo.model(["run", "churn", "--", command]).says("hint: is");
+        ran.fails(code, &format!("{command}: cannot be started"));
+    }
     assert_eq!(repo.model(["run", "churn", "--"]).code, 2);
     repo.model(["run", "churn", "--parent", "x", "--", "touch", "ran"]).fails(2, "not a release");
     assert!(!repo.exists("ran"));
-    // What cannot be recorded is said, and is still there.
-    run_sh(&repo, &training(2, "echo '{\"auc\": NaN}' > m/eval.json")).fails(1, "`auc` is NaN");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_the_command_runs() {
+    let sandbox = Sandbox::new();
+    let repo = ready(&sandbox);
+    std::os::unix::fs::symlink("eval.json", repo.join("m/link.json")).unwrap();
+    let long = format!("{}=1", "k".repeat(2000));
+    for (option, value, code, reason) in [
+        ("--parent", "x", 2, "x: not a release"),
+        ("--parent", "churn@latest", 2, "not a release"),
+        ("--param", long.as_str(), 1, "could not be read again"),
+        ("--eval", "../outside.json", 2, "outside the repository"),
+        ("--eval", "m/other.json", 2, "the declared evaluation is m/eval.json"),
+    ] {
+        repo.model(["run", "churn", option, value, "--", "touch", "ran"]).fails(code, reason);
+    }
+    assert_eq!(
+        repo.model(["run", "churn", "--param", "x", "--", "touch", "ran"]).says("write KEY=VALUE").code,
+        2
+    );
+    declare(&repo, "evaluation: eval.json\n", "");
+    for path in [".", "m", "m/link.json"] {
+        repo.model(["run", "churn", "--eval", path, "--", "touch", "ran"]).fails(2, "not a file");
+    }
+    repo.write(LINEAGE, "<<<<<<< ours\n=======\n>>>>>>> theirs\n");
+    repo.model(["run", "churn", "--", "touch", "ran"]).fails(1, "both sides of a merge");
+    assert!(!repo.exists("ran"));
+    // A report that the command is going to write need not be there, and is seen being written.
+    repo.git(["checkout", "-q", LINEAGE]).ok();
+    let script = "echo '{\"auc\": 0.7}' > m/new.json";
+    repo.model(["run", "churn", "--eval", "m/new.json", "--", "sh", "-c", script]).ok();
+    let evaluation = &lineage(&repo)["evaluation"];
+    assert_eq!((&evaluation["basis"], &evaluation["metrics"]["auc"]), (&"observed".into(), &0.7.into()));
+}
+
+#[test]
+fn what_was_seen_survives_a_record_that_could_not_be_written() {
+    let sandbox = Sandbox::new();
+    let repo = ready(&sandbox);
+    let inputs = lineage(&repo)["training"]["inputs"].clone();
+    let script = training(2, "echo '{\"auc\": NaN}' > m/eval.json; echo 'lr: 9' > m/train.yaml");
+    let args = ["run", "churn", "--note", "long", "--param", "seed=1", "--", "sh", "-c", &script];
+    repo.model(args).says("hint: what was seen of the command is kept").fails(1, "`auc` is NaN");
     assert_eq!(repo.read(WEIGHTS), weights(2.0));
     repo.git(["diff", "--quiet", "HEAD", "--", LINEAGE]).ok();
+    // The report is repaired by hand, which nobody saw; the training was seen.
+    repo.write("m/eval.json", r#"{"auc": 0.5}"#);
+    repo.model(["record", "--dry-run"]).says("taken up what git model run saw of `sh -c").ok();
+    let taken = repo.json(["record", "--note", "shorter"]);
+    assert_eq!(taken["taken_up"][0]["command"], serde_json::json!(["sh", "-c", script]));
+    let after = lineage(&repo);
+    let (training, evaluation) = (&after["training"], &after["evaluation"]);
+    assert_eq!((&training["basis"], &training["inputs"]), (&"observed".into(), &inputs));
+    assert_eq!(training["weights"], sha256(&repo.join(WEIGHTS)));
+    assert_eq!((&training["note"], &training["params"]["seed"]), (&"shorter".into(), &"1".into()));
+    assert_eq!((&evaluation["basis"], &evaluation["metrics"]["auc"]), (&"declared".into(), &0.5.into()));
+    agrees(&repo);
+    assert_eq!(repo.json(["record"])["taken_up"], serde_json::json!([]));
+}
+
+#[test]
+fn a_later_evaluation_is_recorded_with_the_training_before_it() {
+    let sandbox = Sandbox::new();
+    let repo = ready(&sandbox);
+    run_sh(&repo, &training(2, "echo '{' > m/eval.json")).fails(1, "m/eval.json");
+    run_sh(&repo, "echo '{\"auc\": 0.6}' > m/eval.json").says("taken up what git model run saw").ok();
+    let after = lineage(&repo);
+    for block in ["training", "evaluation"] {
+        assert_eq!(after[block]["basis"], "observed");
+        assert_eq!(after[block]["weights"], sha256(&repo.join(WEIGHTS)));
+    }
+    assert_ne!(after["training"]["run"]["command"], after["evaluation"]["run"]["command"]);
+    agrees(&repo);
+}
+
+#[test]
+fn what_was_seen_of_other_weights_is_not_taken_up() {
+    let sandbox = Sandbox::new();
+    let repo = ready(&sandbox);
+    run_sh(&repo, &training(2, "echo '{' > m/eval.json")).fails(1, "m/eval.json");
+    repo.write("m/eval.json", r#"{"auc": 0.5}"#);
+    repo.write(WEIGHTS, weights(3.0));
+    repo.model(["add", WEIGHTS]).ok();
+    repo.model(["record"]).says("not the ones that git model run saw `sh -c").ok();
+    assert_eq!(lineage(&repo)["training"]["basis"], "declared");
+    agrees(&repo);
+    // They are back.
+    repo.write(WEIGHTS, weights(2.0));
+    repo.model(["add", WEIGHTS]).ok();
+    repo.model(["record"]).says("taken up").ok();
+    assert_eq!(lineage(&repo)["training"]["basis"], "observed");
+    // Another worktree has its own.
+    run_sh(&repo, &training(3, "echo '{' > m/eval.json")).fails(1, "m/eval.json");
+    repo.git(["worktree", "add", "-q", "../other"]).ok();
+    let other = sandbox.at("other");
+    other.model(["sync"]).ok();
+    other.write(WEIGHTS, weights(3.0));
+    other.model(["add", WEIGHTS]).ok();
+    other.model(["record"]).never_says("saw").ok();
+    assert_eq!(lineage(&other)["training"]["basis"], "declared");
+}
+
+/// A `git` that waits when it is about to stage, so that a signal comes while git-model records.
+const SLOW_GIT: &str = "#!/bin/sh\ncase \" $* \" in *' update-index '*) [ ! -e slow ] || { touch ready; sleep 1; } ;; esac\n\
+                        PATH=${PATH#*:} exec git \"$@\"\n";
+
+#[test]
+fn a_signal_while_recording_loses_nothing() {
+    let sandbox = Sandbox::new();
+    let repo = ready(&sandbox);
+    let git = sandbox.join("bin/git");
+    std::fs::create_dir(sandbox.join("bin")).unwrap();
+    std::fs::write(&git, SLOW_GIT).unwrap();
+    repo.sh(&format!("chmod +x {}", git.display())).ok();
+    let path = format!("{}:{}", sandbox.join("bin").display(), std::env::var("PATH").unwrap());
+    let slow = repo.env("PATH", path);
+    let child = start(&slow, &training(2, "touch slow"));
+    signal(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    std::fs::remove_file(repo.join("slow")).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: interrupted after the command had ended"), "{said}");
+    assert!(said.contains("hint: what was seen of the command is kept: git model record churn"), "{said}");
+    repo.git(["diff", "--quiet", "HEAD", "--", LINEAGE]).ok();
+    repo.model(["add", WEIGHTS]).ok();
+    repo.model(["record"]).says("taken up").ok();
+    assert_eq!(lineage(&repo)["training"]["basis"], "observed");
+    agrees(&repo);
 }
 
 /// Waits for a signal, though not for ever: one that never comes must fail the test and leave nothing running.

@@ -80,8 +80,12 @@ fn dispatch(ui: &Ui, cli: &Cli) -> Result<()> {
                 return Ok(());
             }
             let ctx = context(ui, git, &cli.global, !command.passes_signals_on())?;
+            let done = command.run(ui, &ctx);
             // Whatever failed because of an interruption, that is what the user wants to read.
-            command.run(ui, &ctx).or_else(|error| ctx.interrupt.check().and(Err(error)))
+            let says_so_itself = command.passes_signals_on();
+            done.or_else(
+                |error| if says_so_itself { Err(error) } else { ctx.interrupt.check().and(Err(error)) },
+            )
         }
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn record_json(report: &record::Report) -> Value {
         "model": report.model.name,
         "path": report.path,
         "changed": report.changed,
+        "taken_up": report.taken_up,
         "weights": report.lineage.weights.as_ref().map(|weights| weights.sha256),
         "training_basis": report.lineage.training.as_ref().map(|training| training.basis),
         "evaluation_bound": report.lineage.metrics().is_some(),
@@ -93,6 +94,10 @@ pub(super) fn record_text(ui: &Ui, ctx: &Ctx, report: &record::Report, dry_run: 
     if !report.changed {
         ui.say(format!("{shown}: nothing changed"));
         return;
+    }
+    for run in &report.taken_up {
+        let command = human::escape(&run.command.join(" "));
+        ui.say(format!("taken up what git model run saw of `{command}` ({})", run.started));
     }
     if let Some(weights) = &report.lineage.weights {
         let format = weights.format.as_deref().unwrap_or("format unknown");

@@ -1,6 +1,6 @@
 //! Running the `git` program.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -42,6 +42,18 @@ impl Child {
     /// Sets an environment variable.
     pub(super) fn env(mut self, name: &str, value: &Path) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Writes objects into `dir`, and knows those in the `others`.
+    pub(super) fn objects(mut self, dir: &Path, others: &[OsString]) -> Self {
+        self.command.env("GIT_OBJECT_DIRECTORY", dir);
+        self.alternates(others)
+    }
+
+    /// Knows the objects in these folders, too, each written as the environment wants it.
+    pub(super) fn alternates(mut self, dirs: &[OsString]) -> Self {
+        self.command.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", dirs.join(OsStr::new(":")));
         self
     }
 

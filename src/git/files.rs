@@ -2,10 +2,12 @@
 //! changes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
 
 use super::read::{current_index, records, split_tab};
 use super::{Git, Oid, child};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::repo_path::RepoPath;
 
 /// Lists what git tracks, or would track.
@@ -95,18 +97,67 @@ impl Git {
         }
     }
 
-    /// The blobs that `git add` would make of these files, in their order. They are written into the object database.
+    /// The blobs that `git add` would make of these files, in their order. [`Git::blob`] can read them, while the repository
+    /// itself stays as it is: they go into a scratch folder that lives as long as this value.
     pub fn hash_files(&self, paths: &[RepoPath]) -> Result<Vec<Oid>> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
-        let input = paths.iter().flat_map(|path| format!("{path}\n").into_bytes()).collect();
-        let output = self.git(["hash-object", "-w", "--stdin-paths"]).at_top(self)?.input(input).output()?;
+        let input = paths.iter().flat_map(|path| input_line(path).into_bytes()).collect();
+        let hash = self.git(["hash-object", "-w", "--stdin-paths"]).at_top(self)?;
+        let hash = hash.objects(self.scratch()?, &self.object_dirs()).input(input);
+        let output = hash.output()?;
         let ids: Vec<Oid> = String::from_utf8_lossy(&output).lines().map(Oid::new).collect::<Result<_>>()?;
         match ids.len() == paths.len() {
             true => Ok(ids),
             false => Err(Error::new("git hash-object: unexpected answer")),
         }
+    }
+
+    /// The folder for objects that are only looked at.
+    fn scratch(&self) -> Result<&Path> {
+        if let Some(scratch) = self.scratch.get() {
+            return Ok(scratch.path());
+        }
+        let dir = std::env::temp_dir();
+        let scratch =
+            tempfile::Builder::new().prefix("git-model-").tempdir().context(&dir, "create a folder in")?;
+        if let Some(lib) = &self.lib
+            && let (Ok(odb), Some(path)) = (lib.odb(), scratch.path().to_str())
+        {
+            // Where libgit2 cannot take it, `git cat-file` reads what is in there.
+            drop(odb.add_disk_alternate(path));
+        }
+        Ok(self.scratch.get_or_init(|| scratch).path())
+    }
+
+    /// Where this repository's objects are, as the environment says it.
+    fn object_dirs(&self) -> Vec<OsString> {
+        let own = std::env::var_os("GIT_OBJECT_DIRECTORY");
+        let own = own.unwrap_or_else(|| quoted(&self.common_dir.join("objects")));
+        std::iter::once(own).chain(std::env::var_os("GIT_ALTERNATE_OBJECT_DIRECTORIES")).collect()
+    }
+
+    /// `git cat-file`, which also sees what [`Git::hash_files`] made.
+    pub(super) fn cat_file(&self, args: [&str; 2]) -> child::Child {
+        let child = self.git(["cat-file"]).args(args);
+        match self.scratch.get() {
+            None => child,
+            Some(scratch) => {
+                let more = std::env::var_os("GIT_ALTERNATE_OBJECT_DIRECTORIES");
+                child.alternates(&std::iter::once(quoted(scratch.path())).chain(more).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// Paths at or below these that git does not track and that no pattern ignores. A repository inside is one path.
+    pub fn untracked_files(&self, below: &[RepoPath]) -> Result<Vec<RepoPath>> {
+        if below.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = self.git(["ls-files", "-z", "--full-name", "--others", "--exclude-standard", "--"]);
+        let listed = list.at_top(self)?.paths(below).output()?;
+        records(&listed).map(|path| RepoPath::from_bytes(path.strip_suffix(b"/").unwrap_or(path))).collect()
     }
 
     /// Paths of files of this name, anywhere: in the index, or in the worktree where no pattern ignores them.
@@ -136,6 +187,25 @@ impl Git {
             .filter(|path| *path == name.as_bytes() || path.ends_with(suffix.as_bytes()))
             .map(RepoPath::from_bytes)
             .collect()
+    }
+}
+
+/// A path as a line that git reads: one that starts with a quote would be taken for a quoted one.
+fn input_line(path: &RepoPath) -> String {
+    match path.as_str().starts_with('"') {
+        // Paths hold neither backslashes nor control characters.
+        true => format!("\"{}\"\n", path.as_str().replace('"', "\\\"")),
+        false => format!("{path}\n"),
+    }
+}
+
+/// A folder as one entry of a list that is split at colons.
+fn quoted(dir: &Path) -> OsString {
+    match dir.to_str() {
+        Some(text) if text.contains(':') || text.starts_with('"') => {
+            format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")).into()
+        }
+        _ => dir.as_os_str().to_owned(),
     }
 }
 

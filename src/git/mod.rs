@@ -55,6 +55,8 @@ pub struct Git {
     /// Set when this is another repository than the one that the current directory and the environment lead to: where its
     /// commands run, which is what relative URLs are relative to.
     elsewhere: Option<PathBuf>,
+    /// Objects that are only looked at, once there are some.
+    scratch: OnceCell<tempfile::TempDir>,
 }
 
 impl std::fmt::Debug for Git {
@@ -84,6 +86,7 @@ impl Git {
             lib: Some(lib),
             config: OnceCell::new(),
             elsewhere: None,
+            scratch: OnceCell::new(),
         })
     }
 
@@ -107,6 +110,7 @@ impl Git {
             lib: None,
             config: OnceCell::new(),
             elsewhere: None,
+            scratch: OnceCell::new(),
         })
     }
 
@@ -115,7 +119,15 @@ impl Git {
         let git_dir = absolute(git_dir)?;
         let lib = git2::Repository::open_bare(&git_dir).ok();
         let elsewhere = Some(git_dir.clone());
-        Ok(Git { common_dir: git_dir.clone(), git_dir, top: None, lib, config: OnceCell::new(), elsewhere })
+        Ok(Git {
+            common_dir: git_dir.clone(),
+            git_dir,
+            top: None,
+            lib,
+            config: OnceCell::new(),
+            elsewhere,
+            scratch: OnceCell::new(),
+        })
     }
 
     /// A `git` command in this repository.

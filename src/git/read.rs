@@ -39,6 +39,8 @@ pub struct Commit {
     pub time: i64,
     /// The first line of its message.
     pub subject: String,
+    /// The commits before it that changed the same file, its own line first.
+    pub parents: Vec<Oid>,
 }
 
 /// One end of a range of commits.
@@ -138,12 +140,12 @@ impl Git {
         if let Some(bytes) = self.lib.as_ref().and_then(|lib| blob_lib(lib, id, max)) {
             return bytes;
         }
-        let size = self.git(["cat-file", "-s", id.as_str()]).output()?;
+        let size = self.cat_file(["-s", id.as_str()]).output()?;
         let size: u64 = String::from_utf8_lossy(&size).trim().parse().unwrap_or(u64::MAX);
         if size > max {
             return Err(too_large(id, max));
         }
-        self.git(["cat-file", "blob", id.as_str()]).output()
+        self.cat_file(["blob", id.as_str()]).output()
     }
 
     /// The blob at `path` in a commit, if there is one.
@@ -192,21 +194,21 @@ impl Git {
         }
     }
 
-    /// Commits that changed the file at `path`, newest first.
-    pub fn file_history(&self, start: &Oid, path: &RepoPath, most: Option<usize>) -> Result<Vec<Commit>> {
-        let mut args =
-            vec!["log".to_owned(), "--no-show-signature".to_owned(), "--format=%H %ct %s".to_owned()];
-        args.extend(most.map(|most| format!("--max-count={most}")));
-        args.extend([start.as_str().to_owned(), "--".to_owned(), format!(":(top,literal){path}")]);
-        let listed = self.git(args).output()?;
+    /// Commits that changed the file at `path`, on any line of the history, each before its parents and one line after the
+    /// other; and the merges that join them.
+    pub fn file_history(&self, start: &Oid, path: &RepoPath) -> Result<Vec<Commit>> {
+        let args =
+            ["-c", "log.follow=false", "log", "--no-show-signature", "--simplify-merges", "--topo-order"];
+        let format = ["--format=%H %ct%x09%P%x09%s", start.as_str(), "--"];
+        let listed = self.git(args).args(format).paths(std::slice::from_ref(path)).output()?;
         let commit = |line: &str| {
-            let mut words = line.splitn(3, ' ');
-            let (id, time) = (words.next()?, words.next()?.parse().ok()?);
-            Some(Oid::new(id).map(|id| Commit {
-                id,
-                time,
-                subject: words.next().unwrap_or_default().to_owned(),
-            }))
+            let mut fields = line.splitn(3, '\t');
+            let (id, time) = fields.next()?.split_once(' ')?;
+            let (parents, subject) = (fields.next()?, fields.next()?);
+            let time = time.parse().ok()?;
+            let parents = parents.split_whitespace().map(Oid::new).collect::<Result<_>>();
+            let subject = subject.to_owned();
+            Some(Oid::new(id).and_then(|id| Ok(Commit { id, time, subject, parents: parents? })))
         };
         String::from_utf8_lossy(&listed).lines().filter_map(commit).collect()
     }

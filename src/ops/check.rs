@@ -146,7 +146,15 @@ impl<'a> Judge<'a> {
         let mut paths = declared::paths_of(&self.candidate.model);
         paths.extend(self.candidate.papers.iter().map(|(path, _)| path.clone()));
         let clean = !ctx.git.differs_from(&self.candidate.commit, &paths)?;
+        let unknown = declared::untracked_inside(ctx, &self.candidate.model)?;
         let verdict = match clean {
+            true if !unknown.is_empty() => {
+                let first = human::escape(unknown[0].as_str());
+                let many = human::count(unknown.len() as u64, "file");
+                let said =
+                    format!("{first}: in a declared directory, and not in git ({many}); commit or ignore it");
+                Verdict::fail("committed", said)
+            }
             true => Verdict::pass("committed", "every declared file is as it is committed"),
             false => {
                 Verdict::fail("committed", "declared files differ from the commit; commit or stash them")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Ctx;
 use super::artifacts::check_path;
 use super::fetch::listing;
-use super::models::Place;
+use super::models::{Place, lineage_path};
 use crate::error::{Error, Result};
 use crate::fsio::Kind;
 use crate::git::files::{GitFile, GitFiles, Mode};
@@ -32,8 +32,10 @@ pub(super) struct Declared {
     pub data: BTreeMap<String, FileEntry>,
     /// The artifacts among all of these.
     pub artifacts: Vec<(RepoPath, Pointer)>,
-    /// Files of the worktree that git does not know yet.
+    /// Declared files of the worktree that git does not know yet. They are recorded.
     pub untracked: Vec<RepoPath>,
+    /// Files in declared directories that git does not know, so that they are no part of the version.
+    pub left_out: Vec<RepoPath>,
 }
 
 impl Declared {
@@ -75,12 +77,22 @@ pub(super) fn look_up(ctx: &Ctx, model: &Model, place: Place<'_>, roles: &[Role]
     let mut declared = Declared::default();
     let files = match place {
         Place::Commit(commit) => ctx.git.commit_files(commit, &paths)?,
-        Place::Worktree => worktree_files(ctx, model, &paths, &mut declared.untracked)?,
+        Place::Worktree => {
+            let files = worktree_files(ctx, model, &paths, &mut declared.untracked)?;
+            declared.left_out = left_out(ctx, model, roles, &files)?;
+            files
+        }
     };
-    let mut finder = Finder { ctx, model, files: &files, artifacts: BTreeMap::new() };
+    let mut finder = Finder { ctx, model, place, files: &files, artifacts: BTreeMap::new() };
+    let record = lineage_path(model)?;
     for &role in roles {
         let mut entries = Vec::new();
         for path in model.files(role) {
+            if *path == record {
+                return Err(finder
+                    .refuse(role.key(), path, "the record itself, which cannot hold its own digest")
+                    .hint("leave it out; git model record writes it"));
+            }
             if role == Role::Evaluation && !finder.exists(path) {
                 continue;
             }
@@ -140,11 +152,42 @@ fn worktree_files(
     }
     refuse_in_submodules(ctx, model, untracked)?;
     let changed: Vec<RepoPath> = modes.iter().map(|(path, _)| path.clone()).collect();
-    changed.iter().try_for_each(|path| check_size(&root, model, path))?;
+    changed.iter().try_for_each(|path| check_readable(&root, model, path))?;
     for ((path, mode), blob) in modes.into_iter().zip(ctx.git.hash_files(&changed)?) {
         files.insert(path, GitFile { mode, blob });
     }
     Ok(files)
+}
+
+/// Files in declared directories of the worktree that git neither tracks nor ignores: a command may read them, and no commit
+/// would bring them back.
+pub(super) fn untracked_inside(ctx: &Ctx, model: &Model) -> Result<Vec<RepoPath>> {
+    let files = ctx.git.index_files(&paths_of(model))?;
+    left_out(ctx, model, &Role::ALL, &files)
+}
+
+fn left_out(ctx: &Ctx, model: &Model, roles: &[Role], files: &GitFiles) -> Result<Vec<RepoPath>> {
+    let root = ctx.root()?;
+    // What is in an artifact is its content, and not for git.
+    let in_artifact = |path: &RepoPath| {
+        let mut above = std::iter::successors(Some(path.clone()), RepoPath::parent);
+        above.any(|above| files.contains_key(&above.pointer()))
+    };
+    let mut dirs = Vec::new();
+    for path in roles.iter().flat_map(|role| model.files(*role)) {
+        if !in_artifact(path) && root.stat(path)?.is_some_and(|stat| stat.kind == Kind::Tree) {
+            dirs.push(path.clone());
+        }
+    }
+    let mut found = ctx.git.untracked_files(&dirs)?;
+    found.retain(|path| !is_own(path) && !in_artifact(path));
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether git-model writes this file itself: a record that held its own digest could never be right.
+fn is_own(path: &RepoPath) -> bool {
+    matches!(path.name(), ".gitignore" | lineage::FILE_NAME)
 }
 
 /// Another repository's files are in no commit of this one.
@@ -167,11 +210,17 @@ fn refuse_in_submodules(ctx: &Ctx, model: &Model, untracked: &[RepoPath]) -> Res
     Ok(())
 }
 
-/// Refuses what git would have to read and keep whole, before it does.
-fn check_size(root: &Root, model: &Model, path: &RepoPath) -> Result<()> {
+/// Refuses what git would have to read and keep whole, or could wait for, before it does.
+fn check_readable(root: &Root, model: &Model, path: &RepoPath) -> Result<()> {
     let is_report = model.files(Role::Evaluation).contains(path);
     let most = if is_report { values::MAX_BYTES } else { MAX_GIT_FILE };
-    if root.stat(path)?.is_none_or(|stat| stat.size <= most) {
+    let Some(stat) = root.stat(path)? else { return Ok(()) };
+    if stat.kind == Kind::Special {
+        let shown = human::escape(path.as_str());
+        return Err(Error::new(format!("{shown}: neither a file nor a directory"))
+            .hint("replace it by a regular file"));
+    }
+    if stat.size <= most {
         return Ok(());
     }
     let hint = match is_report {
@@ -185,6 +234,7 @@ fn check_size(root: &Root, model: &Model, path: &RepoPath) -> Result<()> {
 struct Finder<'a> {
     ctx: &'a Ctx,
     model: &'a Model,
+    place: Place<'a>,
     files: &'a GitFiles,
     artifacts: BTreeMap<RepoPath, Pointer>,
 }
@@ -211,8 +261,7 @@ impl Finder<'_> {
         let mut entries = Vec::new();
         for (file_path, file) in below {
             match file_path.artifact() {
-                // Written by git-model itself; a record that held its own digest could never be right.
-                _ if matches!(file_path.name(), ".gitignore" | lineage::FILE_NAME) => {}
+                _ if is_own(file_path) => {}
                 Some(artifact) => {
                     let pointer = self.pointer(&artifact, file)?;
                     entries.push(of_pointer(&artifact, &pointer));
@@ -311,10 +360,23 @@ impl Finder<'_> {
     }
 
     fn missing(&self, what: &str, path: &RepoPath) -> Error {
-        self.refuse(what, path, "there is no such file in git, and no artifact").hint(format!(
-            "git add it, or git model add {}, or correct the path",
-            human::shell_quote(path.as_str())
-        ))
+        let found = match self.place {
+            Place::Worktree => self.ctx.root().and_then(|root| root.stat(path)).ok().flatten(),
+            Place::Commit(_) => None,
+        };
+        let quoted = human::shell_quote(path.as_str());
+        match found.map(|stat| stat.kind) {
+            Some(Kind::Link) => self.refuse(what, path, "a symbolic link").hint("name what it leads to"),
+            Some(Kind::Special) => {
+                self.refuse(what, path, "neither a file nor a directory").hint("replace it by a regular file")
+            }
+            Some(Kind::Tree) => self
+                .refuse(what, path, "a directory in which git tracks no file, and no artifact")
+                .hint(format!("git add {quoted}, or git model add {quoted}")),
+            _ => self
+                .refuse(what, path, "there is no such file in git, and no artifact")
+                .hint(format!("git add it, or git model add {quoted}, or correct the path")),
+        }
     }
 }
 

@@ -101,6 +101,12 @@ pub(super) fn differences(ctx: &Ctx, model: &Model, lineage: &Lineage) -> Result
             found.push(format!("data `{}`: changed since it was recorded", human::escape(&data.name)));
         }
     }
+    found.extend(
+        declared
+            .left_out
+            .iter()
+            .map(|path| format!("{}: not in git, so not recorded", human::escape(path.as_str()))),
+    );
     let paths = declared.artifacts.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
     if !paths.is_empty() {
         for item in status::status(ctx, &Selection::of(paths))?.items {

@@ -1,6 +1,7 @@
 //! The recorded versions of a model on a branch: what changed from one to the next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use super::Ctx;
 use super::models::{Place, lineage_path};
@@ -28,7 +29,7 @@ pub struct Options {
 pub struct Log {
     /// The model, as declared now.
     pub model: Model,
-    /// Newest first.
+    /// Each after the versions that came from it; on one line of the history, newest first.
     pub versions: Vec<Version>,
     /// Records in the history that cannot be read.
     pub unreadable: Vec<Error>,
@@ -90,40 +91,91 @@ pub fn log(ctx: &Ctx, options: &Options) -> Result<Log> {
         false => ctx.model(options.name.as_deref(), Place::Worktree)?,
     };
     let path = lineage_path(&model)?;
-    let (mut records, mut unreadable) = (Vec::new(), Vec::new());
-    // One more than shown, so that the last one can be compared, too.
-    let most = options.limit.map(|limit| limit.saturating_add(1));
-    for commit in ctx.git.file_history(&start, &path, most)? {
-        match ctx.lineage(&model, Place::Commit(&commit.id)) {
-            Ok(Some(lineage)) => records.push((commit, lineage)),
-            // A commit that removed the record is no version.
-            Ok(None) => {}
-            Err(error) => {
-                unreadable.push(error.about(format!("commit {}", human::escape(&commit.id.as_str()[..12]))));
-            }
-        }
-    }
+    let mut past =
+        Past { ctx, model: &model, commits: HashMap::new(), read: HashMap::new(), unreadable: Vec::new() };
+    let commits = ctx.git.file_history(&start, &path)?;
+    past.commits = commits.iter().map(|commit| (commit.id.clone(), commit.parents.clone())).collect();
     let marks = Marks::load(ctx, &model)?;
     let direction = directions(&model);
     let mut versions = Vec::new();
-    for (at, (commit, lineage)) in records.iter().enumerate() {
-        let before = records.get(at + 1).map(|(_, lineage)| lineage);
-        let (releases, stages) = marks.of(lineage);
+    for commit in commits {
+        if options.limit.is_some_and(|limit| versions.len() >= limit) {
+            break;
+        }
+        // A commit that removed the record is no version, and neither is a merge that took one side's.
+        let Some(lineage) = past.lineage(&commit.id) else { continue };
+        if past.is_of_a_parent(&commit.id, &lineage) {
+            continue;
+        }
+        let before = past.before(&commit.id).map(|(_, lineage)| lineage);
+        let (releases, stages) = marks.of(&lineage);
         versions.push(Version {
-            commit: commit.id.clone(),
             time: commit.time,
-            subject: commit.subject.clone(),
+            subject: commit.subject,
             releases,
             stages,
-            weights: weights_of(lineage),
-            weights_changed: before.map(|before| weights_of(before) != weights_of(lineage)),
-            data_changed: before.map(|before| data_of(before) != data_of(lineage)),
+            weights: weights_of(&lineage),
+            weights_changed: before.as_ref().map(|before| weights_of(before) != weights_of(&lineage)),
+            data_changed: before.as_ref().map(|before| data_of(before) != data_of(&lineage)),
             basis: lineage.training.as_ref().map(|training| training.basis),
-            metrics: metrics(lineage, &records[at + 1..], &direction),
+            metrics: metrics(&lineage, &mut past, &commit.id, &direction),
+            commit: commit.id,
         });
     }
-    versions.truncate(options.limit.unwrap_or(usize::MAX));
+    let unreadable = past.unreadable;
     Ok(Log { model, versions, unreadable })
+}
+
+/// The records in a history, each read once.
+struct Past<'a> {
+    ctx: &'a Ctx,
+    model: &'a Model,
+    /// Commits that changed the record, with those before them.
+    commits: HashMap<Oid, Vec<Oid>>,
+    read: HashMap<Oid, Option<Rc<Lineage>>>,
+    unreadable: Vec<Error>,
+}
+
+impl Past<'_> {
+    /// The record in a commit. One that cannot be read is set aside.
+    fn lineage(&mut self, commit: &Oid) -> Option<Rc<Lineage>> {
+        if let Some(known) = self.read.get(commit) {
+            return known.clone();
+        }
+        let read = self.ctx.lineage(self.model, Place::Commit(commit)).unwrap_or_else(|error| {
+            let shown = human::escape(&commit.as_str()[..12]);
+            self.unreadable.push(error.about(format!("commit {shown}")));
+            None
+        });
+        let read = read.map(Rc::new);
+        self.read.insert(commit.clone(), read.clone());
+        read
+    }
+
+    fn parents(&self, commit: &Oid) -> Vec<Oid> {
+        self.commits.get(commit).cloned().unwrap_or_default()
+    }
+
+    /// Whether a commit before it has the same record.
+    fn is_of_a_parent(&mut self, commit: &Oid, lineage: &Lineage) -> bool {
+        self.parents(commit).iter().any(|parent| self.lineage(parent).is_some_and(|other| *other == *lineage))
+    }
+
+    /// The record before the one of a commit, on its own line of the history where there is one, and its commit.
+    fn before(&mut self, commit: &Oid) -> Option<(Oid, Rc<Lineage>)> {
+        let mut waiting: Vec<Oid> = self.parents(commit).into_iter().rev().collect();
+        let mut seen = HashSet::new();
+        while let Some(parent) = waiting.pop() {
+            if !seen.insert(parent.clone()) {
+                continue;
+            }
+            if let Some(lineage) = self.lineage(&parent) {
+                return Some((parent, lineage));
+            }
+            waiting.extend(self.parents(&parent).into_iter().rev());
+        }
+        None
+    }
 }
 
 /// Which way each metric is better, as far as the gates tell.
@@ -140,16 +192,28 @@ fn data_of(lineage: &Lineage) -> BTreeMap<&str, &str> {
     lineage.data.iter().map(|data| (data.name.as_str(), data.digest.as_str())).collect()
 }
 
-fn metrics<T>(
+fn metrics(
     lineage: &Lineage,
-    older: &[(T, Lineage)],
+    past: &mut Past<'_>,
+    commit: &Oid,
     direction: &HashMap<&str, Direction>,
 ) -> BTreeMap<String, Metric> {
-    let before = |name: &str| older.iter().find_map(|(_, lineage)| lineage.metrics()?.get(name).copied());
+    let Some(now) = lineage.metrics() else { return BTreeMap::new() };
+    let mut before: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut older = past.before(commit);
+    while let Some((at, lineage)) = older {
+        for (name, value) in lineage.metrics().into_iter().flatten() {
+            if let Some((name, _)) = now.get_key_value(name) {
+                before.entry(name).or_insert(*value);
+            }
+        }
+        older = if before.len() < now.len() { past.before(&at) } else { None };
+    }
     let metric = |(name, value): (&String, &f64)| {
-        (name.clone(), Metric::new(*value, before(name), direction.get(name.as_str()).copied()))
+        let (before, direction) = (before.get(name.as_str()).copied(), direction.get(name.as_str()).copied());
+        (name.clone(), Metric::new(*value, before, direction))
     };
-    lineage.metrics().map(|metrics| metrics.iter().map(metric).collect()).unwrap_or_default()
+    now.iter().map(metric).collect()
 }
 
 /// Releases by the record that their commit holds.

@@ -23,6 +23,7 @@ pub mod merge;
 pub mod models;
 pub mod mv;
 pub mod new;
+mod observation;
 mod observe;
 mod policy;
 pub mod protect;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use super::artifacts::Artifact;
 use super::fetch::listing;
 use super::models::Place;
 use super::{Ctx, Selection};
@@ -66,7 +67,15 @@ pub fn new(ctx: &Ctx, name: &ModelName, dir: Option<PathBuf>) -> Result<Draft> {
         return Err(Error::usage(format!("{}: exists already", human::escape(path.as_str())))
             .hint("edit it, or name another directory with --dir"));
     }
-    let found = find(ctx, dir.as_ref())?;
+    let artifacts = ctx.artifacts(&Selection::all())?;
+    if let Some(around) = artifacts.iter().find(|artifact| path.is_within(&artifact.path)) {
+        let (shown, around) = (human::escape(path.as_str()), human::escape(around.path.as_str()));
+        return Err(Error::usage(format!(
+            "{shown}: inside the artifact {around}, whose content is kept outside of git"
+        ))
+        .hint("name the directory above it with --dir"));
+    }
+    let found = find(ctx, dir.as_ref(), artifacts)?;
     let text = text(name, &found);
     // What is drafted must be what can be read.
     Model::parse(text.as_bytes(), &path)?;
@@ -74,12 +83,16 @@ pub fn new(ctx: &Ctx, name: &ModelName, dir: Option<PathBuf>) -> Result<Draft> {
     Ok(Draft { path, found })
 }
 
-fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<String>)>> {
+fn find(
+    ctx: &Ctx,
+    dir: Option<&RepoPath>,
+    artifacts: Vec<Artifact>,
+) -> Result<Vec<(&'static str, Vec<String>)>> {
     let mut files: BTreeSet<RepoPath> = ctx.git.list_files()?.into_iter().collect();
     let is_weights = |name: &str| WEIGHTS.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
     // A directory with weights in it is weights, as models are often shipped.
     let (mut weights_dirs, mut data_dirs, mut single) = (Vec::new(), Vec::new(), Vec::new());
-    for artifact in ctx.artifacts(&Selection::all())? {
+    for artifact in artifacts {
         match artifact.pointer {
             Ok(pointer) if pointer.is_tree() => {
                 let inside = listing(ctx, &pointer, &mut Vec::new()).unwrap_or_default();
@@ -104,8 +117,9 @@ fn find(ctx: &Ctx, dir: Option<&RepoPath>) -> Result<Vec<(&'static str, Vec<Stri
     };
     // Weights, configuration and reports lie beside the declaration; code, locks and data often elsewhere.
     let weights = files.iter().filter(|path| is_weights(path.as_str())).chain(&weights_dirs).filter(is_near);
-    let code =
-        files.iter().filter(|path| has_words(path, &CODE, &[".py", ".rs", ".js", ".ts", ".java", ".go"]));
+    let code = files
+        .iter()
+        .filter(|path| has_words(path, &CODE, &[".py", ".sh", ".rs", ".js", ".ts", ".java", ".go"]));
     let config = files
         .iter()
         .filter(is_near)
@@ -143,7 +157,7 @@ fn relative(dir: Option<&RepoPath>, path: &RepoPath) -> String {
 
 fn text(name: &ModelName, found: &[(&'static str, Vec<String>)]) -> String {
     let mut text = format!(
-        "# What {name} is made of. Edit this; git model record NAME then writes lineage.yaml.\n\
+        "# What {name} is made of. Edit this; git model record {name} then writes lineage.yaml.\n\
          # All paths are relative to this file. Reference: docs/formats/model-yaml.md of git-model.\n\
          version: 1\n\
          name: {}\n\

@@ -2,13 +2,15 @@
 //! unchanged with them, and told apart by whether it was observed or only declared.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Ctx;
 use super::declared::{self, Declared};
 use super::models::{Place, lineage_path};
+use super::observation::{Observations, Statements, identities};
 use super::{Selection, snapshot, status, weights};
 use crate::error::{Error, Result};
+use crate::fsio::Kind;
 use crate::human;
 use crate::id::Digest;
 use crate::lineage::{Basis, Data, Evaluation, Execution, Inputs, Lineage, Training, files_digest};
@@ -19,6 +21,9 @@ use crate::values::{self, Value};
 
 /// Keys under which a report may say which weights it judged.
 const WEIGHTS_KEYS: [&str; 2] = ["weights_sha256", "weights.sha256"];
+
+/// More files that are not in git are counted only.
+const MOST_LEFT_OUT: usize = 10;
 
 /// What the user states.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +44,17 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+impl Options {
+    /// What is stated about the training.
+    pub(super) fn statements(&self) -> Statements {
+        Statements {
+            params: self.params.iter().cloned().collect(),
+            note: self.note.clone(),
+            parent: self.parent.clone(),
+        }
+    }
+}
+
 /// What recording did.
 #[derive(Debug)]
 pub struct Report {
@@ -52,52 +68,101 @@ pub struct Report {
     pub lineage: Lineage,
     /// Whether the file changed.
     pub changed: bool,
+    /// Watched commands that are recorded now.
+    pub taken_up: Vec<Execution>,
     /// What the user should know.
     pub warnings: Vec<Error>,
 }
 
-/// What `git model run` saw.
-#[derive(Clone, Debug)]
-pub(super) struct Observed {
-    /// The command.
-    pub run: Execution,
-    /// What there was to read before it started.
-    pub inputs: Inputs,
-    /// The data snapshots then.
-    pub data: Vec<Data>,
-    /// The commit that was checked out before.
-    pub base_commit: Option<String>,
-    /// Whether declared inputs differed from it.
-    pub dirty: bool,
-    /// Whether it wrote weights.
-    pub wrote_weights: bool,
-    /// Whether it wrote the evaluation report.
-    pub wrote_report: bool,
-}
-
-/// Records the model as it is in the worktree.
+/// Records the model as it is in the worktree, with what `git model run` saw of it and could not record.
 pub fn record(ctx: &Ctx, options: &Options) -> Result<Report> {
     let model = ctx.model(options.name.as_deref(), Place::Worktree)?;
-    check(options)?;
-    record_model(ctx, model, options, None)
+    let report = check(ctx, &model, options)?;
+    let seen = Observations::load(ctx, &model)?;
+    record_model(ctx, model, options, report, seen)
 }
 
-/// Refuses what cannot be meant, before anything is run or read.
-pub(super) fn check(options: &Options) -> Result<()> {
-    let Some(parent) = &options.parent else { return Ok(()) };
-    match Reference::parse(parent) {
-        Ok(Reference::Release { wanted: Wanted::Exact(_), .. }) => Ok(()),
-        _ => Err(Error::usage(format!("{}: not a release", human::escape(parent)))
-            .hint("write --parent NAME@vMAJOR.MINOR.PATCH")),
+/// Refuses what cannot be meant, before anything is run. Returns the report that the user names.
+pub(super) fn check(ctx: &Ctx, model: &Model, options: &Options) -> Result<Option<RepoPath>> {
+    if let Some(parent) = &options.parent
+        && !matches!(Reference::parse(parent), Ok(Reference::Release { wanted: Wanted::Exact(_), .. }))
+    {
+        return Err(Error::usage(format!("{}: not a release", human::escape(parent)))
+            .hint("write --parent NAME@vMAJOR.MINOR.PATCH"));
+    }
+    require_readable(ctx, model, &statements_alone(options))?;
+    options.eval.as_ref().map(|typed| named_report(ctx, model, typed)).transpose()
+}
+
+/// A record with nothing but what the user states.
+fn statements_alone(options: &Options) -> Lineage {
+    let stated = options.statements();
+    let training = Training {
+        weights: Digest::of(b""),
+        basis: Basis::Declared,
+        run: None,
+        base_commit: None,
+        dirty: false,
+        parent: stated.parent,
+        inputs: Inputs::default(),
+        params: stated.params,
+        note: stated.note,
+    };
+    Lineage {
+        model: "model".to_owned(),
+        files: BTreeMap::new(),
+        weights: None,
+        training: Some(training),
+        evaluation: None,
+        data: Vec::new(),
     }
 }
 
-/// Records a model; `observed` is what a watched command did.
+/// Refuses a record that nobody could read: it would stop every later command. Returns its text.
+fn require_readable(ctx: &Ctx, model: &Model, lineage: &Lineage) -> Result<String> {
+    let path = lineage_path(model)?;
+    let text = lineage.to_text();
+    let read = Lineage::parse(text.as_bytes(), path.as_str());
+    match read.is_ok_and(|read| read == *lineage) {
+        true => Ok(text),
+        false => Err(Error::new(format!(
+            "{}: what would be recorded could not be read again",
+            ctx.git.shown(&path)
+        ))
+        .hint("shorten names and texts in the parameters, the note and the report")),
+    }
+}
+
+/// The report that the user names, which need not be there yet.
+fn named_report(ctx: &Ctx, model: &Model, typed: &Path) -> Result<RepoPath> {
+    let shown = human::escape(&typed.to_string_lossy());
+    let not_a_file =
+        || Error::usage(format!("{shown}: not a file")).hint("name the report that an evaluation wrote");
+    let path = ctx.git.repo_path(typed)?.ok_or_else(not_a_file)?;
+    if let Some(declared) = model.files(Role::Evaluation).first()
+        && *declared != path
+    {
+        let other = human::escape(declared.as_str());
+        return Err(Error::usage(format!("{shown}: the declared evaluation is {other}"))
+            .hint(format!("change `evaluation` in {}, or leave --eval out", model.path)));
+    }
+    let root = ctx.root()?;
+    match root.stat(&path)?.map(|stat| stat.kind) {
+        None => Ok(path),
+        // Whoever may not read it must learn that now.
+        Some(Kind::File | Kind::Executable) => root.open_file(&path).map(|_open| path),
+        Some(_) => Err(not_a_file()),
+    }
+}
+
+/// Records a model. `stated_report` is the one that the user names; `seen` is what watched commands did, as far as that is not
+/// recorded yet.
 pub(super) fn record_model(
     ctx: &Ctx,
     model: Model,
     options: &Options,
-    observed: Option<&Observed>,
+    stated_report: Option<RepoPath>,
+    seen: Option<Observations>,
 ) -> Result<Report> {
     let path = lineage_path(&model)?;
     let before = ctx.lineage(&model, Place::Worktree)?;
@@ -109,29 +174,55 @@ pub(super) fn record_model(
         declared: &declared,
         before: before.as_ref(),
         options,
+        stated_report,
+        seen: None,
         warnings: Vec::new(),
     };
-    let lineage = recorder.lineage(observed)?;
+    let others = recorder.take_up(seen)?;
+    let lineage = recorder.lineage()?;
+    recorder.warn_of_others(&lineage, others.as_ref());
+    let taken_up = recorder.seen.iter().flat_map(Observations::runs).cloned().collect();
+    let is_about_these = recorder.seen.is_some();
     let mut warnings = recorder.warnings;
-    warnings.extend(declared.untracked.iter().map(|path| {
+    warnings.extend(not_in_git(&model, &declared));
+    let changed = before.as_ref() != Some(&lineage);
+    if changed {
+        let text = require_readable(ctx, &model, &lineage)?;
+        ctx.interrupt.check()?;
+        if !options.dry_run {
+            ctx.root()?.write_small(&path, text.as_bytes(), &ctx.staging()?)?;
+            ctx.git.stage(std::slice::from_ref(&path))?;
+        }
+    }
+    if is_about_these && !options.dry_run {
+        Observations::forget(ctx, &model)?;
+    }
+    let taken_up = if changed { taken_up } else { Vec::new() };
+    Ok(Report { model, path, before, lineage, changed, taken_up, warnings })
+}
+
+/// Warns of files that no commit would bring back.
+fn not_in_git(model: &Model, declared: &Declared) -> Vec<Error> {
+    let recorded = declared.untracked.iter().map(|path| {
         let shown = human::escape(path.as_str());
         let command = if model.files(Role::Weights).contains(path) { "git model add" } else { "git add" };
         Error::new(format!("{shown}: recorded, but not in git yet"))
             .hint(format!("{command} {}", human::shell_quote(path.as_str())))
-    }));
-    let changed = before.as_ref() != Some(&lineage);
-    if changed && !options.dry_run {
-        let text = lineage.to_text();
-        // A record that nobody can read would stop every later command.
-        let read = Lineage::parse(text.as_bytes(), path.as_str());
-        if !read.is_ok_and(|read| read == lineage) {
-            return Err(Error::new(format!("{path}: what would be recorded could not be read again"))
-                .hint("shorten names and texts in the parameters, the note and the report"));
-        }
-        ctx.root()?.write_small(&path, text.as_bytes(), &ctx.staging()?)?;
-        ctx.git.stage(std::slice::from_ref(&path))?;
-    }
-    Ok(Report { model, path, before, lineage, changed, warnings })
+    });
+    let left_out = declared.left_out.iter().take(MOST_LEFT_OUT).map(|path| {
+        let shown = human::escape(path.as_str());
+        Error::new(format!("{shown}: not in git, so not recorded, though it lies in a declared directory"))
+            .hint(format!(
+                "git add {} and record again, or let .gitignore name it",
+                human::shell_quote(path.as_str())
+            ))
+    });
+    let more = declared.left_out.len().saturating_sub(MOST_LEFT_OUT) as u64;
+    let more = (more > 0).then(|| {
+        Error::new(format!("{} more in declared directories are not in git", human::count(more, "file")))
+            .hint("git status lists them")
+    });
+    recorded.chain(left_out).chain(more).collect()
 }
 
 /// Refuses to record content that its pointer does not name.
@@ -176,13 +267,21 @@ pub(super) fn base(ctx: &Ctx, model: &Model, declared: &Declared) -> Result<(Opt
     }
     // What git does not know yet is in no commit, and no difference to git.
     let unknown = declared.untracked.iter().any(|path| inputs.contains(path))
+        || declared.left_out.iter().any(|path| inputs.iter().any(|input| path.is_within(input)))
         || ctx.git.index_files(std::slice::from_ref(&model.path))?.is_empty();
     let dirty = unknown || ctx.git.differs_from(&head, &inputs)?;
     Ok((Some(head.as_str().to_owned()), dirty))
 }
 
-/// Every declared data snapshot. Those outside that are among the `known` are taken from there; others are looked at.
-pub(super) fn snapshots(ctx: &Ctx, model: &Model, declared: &Declared, known: &[Data]) -> Result<Vec<Data>> {
+/// Every declared data snapshot. Those outside that are among the `known` are taken from there; others are looked at, and
+/// their listings kept if `keep` says so.
+pub(super) fn snapshots(
+    ctx: &Ctx,
+    model: &Model,
+    declared: &Declared,
+    known: &[Data],
+    keep: bool,
+) -> Result<Vec<Data>> {
     let mut all = Vec::new();
     for data in &model.data {
         let mut entry = Data {
@@ -212,8 +311,8 @@ pub(super) fn snapshots(ctx: &Ctx, model: &Model, declared: &Declared, known: &[
                     all.push(known.clone());
                     continue;
                 }
-                let taken =
-                    snapshot::take(ctx, url).map_err(|error| error.about(format!("data `{}`", data.name)))?;
+                let taken = snapshot::take(ctx, url, keep)
+                    .map_err(|error| error.about(format!("data `{}`", data.name)))?;
                 entry.url = Some(url.clone());
                 entry.digest = format!("sha256:{}", taken.digest);
                 entry.files = Some(taken.files);
@@ -231,11 +330,48 @@ struct Recorder<'a> {
     declared: &'a Declared,
     before: Option<&'a Lineage>,
     options: &'a Options,
+    /// The report that the user states to be about the weights that are here.
+    stated_report: Option<RepoPath>,
+    /// What was seen of the weights that are here.
+    seen: Option<Observations>,
     warnings: Vec<Error>,
 }
 
 impl Recorder<'_> {
-    fn lineage(&mut self, observed: Option<&Observed>) -> Result<Lineage> {
+    /// Takes up what was seen of the weights that are here. Returns what was seen of others.
+    fn take_up(&mut self, seen: Option<Observations>) -> Result<Option<Observations>> {
+        let Some(seen) = seen else { return Ok(None) };
+        let root = self.ctx.root()?;
+        let stated_then = match &seen.stated_report {
+            Some(path) if self.stated_report.is_none() && root.stat(path)?.is_some() => Some(path.clone()),
+            _ => None,
+        };
+        let report = self.stated_report.clone().or(stated_then);
+        let (mut weights, mut judged) = identities(self.ctx, self.model, report.as_ref())?;
+        weights.content = weights::digest(self.model, self.declared.role(Role::Weights));
+        judged.content = self.report_of(report.as_ref())?.map(|(_, digest)| digest);
+        self.seen = seen.clone().about(&weights, &judged);
+        if self.seen.is_some() {
+            self.stated_report = report;
+        }
+        Ok(self.seen.is_none().then_some(seen))
+    }
+
+    /// Says why weights are declared though a command was watched.
+    fn warn_of_others(&mut self, lineage: &Lineage, others: Option<&Observations>) {
+        let Some(seen) = others.and_then(|others| others.training.as_ref()) else { return };
+        let training = lineage.training.as_ref();
+        let before = self.before.and_then(|before| before.training.as_ref());
+        if training != before && training.is_some_and(|training| training.basis == Basis::Declared) {
+            let command = human::escape(&seen.run.command.join(" "));
+            self.warnings.push(Error::new(format!(
+                "the weights are not the ones that git model run saw `{command}` write ({}), so they are recorded as declared",
+                seen.run.started
+            )));
+        }
+    }
+
+    fn lineage(&mut self) -> Result<Lineage> {
         let entries = self.declared.role(Role::Weights);
         let now = weights::digest(self.model, entries);
         let known = self.before.and_then(|before| before.weights.as_ref());
@@ -245,15 +381,16 @@ impl Recorder<'_> {
             Some(known) => Some(known.clone()),
             None => weights::describe(self.ctx, self.model, entries)?,
         };
-        let known = match (observed, self.before) {
-            (Some(seen), _) if seen.wrote_weights => &seen.data[..],
+        let trained = self.seen.as_ref().and_then(|seen| seen.training.as_ref());
+        let known = match (trained, self.before) {
+            (Some(trained), _) => &trained.data[..],
             // A snapshot belongs to the weights that were made from it.
             (_, Some(before)) if same && !self.options.refresh_data => &before.data[..],
             _ => &[],
         };
-        let data = snapshots(self.ctx, self.model, self.declared, known)?;
-        let training = now.map(|now| self.training(now, &data, observed)).transpose()?;
-        let evaluation = self.evaluation(now, same, &data, observed)?;
+        let data = snapshots(self.ctx, self.model, self.declared, known, !self.options.dry_run)?;
+        let training = now.map(|now| self.training(now, &data)).transpose()?;
+        let evaluation = self.evaluation(now, same, &data)?;
         Ok(Lineage {
             model: self.model.name.as_str().to_owned(),
             files: self.declared.files.clone(),
@@ -264,10 +401,10 @@ impl Recorder<'_> {
         })
     }
 
-    fn training(&self, now: Digest, data: &[Data], observed: Option<&Observed>) -> Result<Training> {
+    fn training(&self, now: Digest, data: &[Data]) -> Result<Training> {
         let carried =
             self.before.and_then(|before| before.training.as_ref()).filter(|old| old.weights == now);
-        let seen = observed.filter(|seen| seen.wrote_weights);
+        let seen = self.seen.as_ref().and_then(|seen| seen.training.as_ref());
         let mut training = match (carried, seen) {
             // Whoever watched the same bytes being made again learns nothing new, unless nobody had watched before.
             (Some(old), Some(_)) if old.basis == Basis::Observed => old.clone(),
@@ -298,9 +435,12 @@ impl Recorder<'_> {
                 }
             }
         };
-        training.params.extend(self.options.params.iter().cloned());
-        training.note = self.options.note.clone().or(training.note);
-        training.parent = self.options.parent.clone().or(training.parent);
+        let stated_then = self.seen.as_ref().map(|seen| seen.statements.clone());
+        for stated in stated_then.into_iter().chain([self.options.statements()]) {
+            training.params.extend(stated.params);
+            training.note = stated.note.or(training.note);
+            training.parent = stated.parent.or(training.parent);
+        }
         Ok(training)
     }
 
@@ -309,17 +449,24 @@ impl Recorder<'_> {
         now: Option<Digest>,
         same_weights: bool,
         data: &[Data],
-        observed: Option<&Observed>,
     ) -> Result<Option<Evaluation>> {
         let old = self.before.and_then(|before| before.evaluation.as_ref());
-        let Some((path, digest)) = self.report()? else {
+        let Some((path, digest)) = self.report_of(self.stated_report.as_ref())? else {
+            if let Some(declared) = self.model.files(Role::Evaluation).first() {
+                let shown = human::escape(declared.as_str());
+                self.warnings.push(
+                    Error::new(format!("{shown}: there is no such report, so no evaluation is recorded"))
+                        .hint(format!("write it with git model run {} -- COMMAND", self.model.name)),
+                );
+            }
             // A report that was named by --eval only is carried while its weights are here.
             return Ok(old
                 .filter(|_| same_weights && self.model.files(Role::Evaluation).is_empty())
                 .cloned());
         };
-        let seen = observed.filter(|seen| seen.wrote_report);
-        let stated = self.options.eval.is_some();
+        let seen = self.seen.as_ref().and_then(|seen| seen.evaluation.clone());
+        let seen = seen.as_ref();
+        let stated = self.stated_report.is_some();
         let same_report = old.is_some_and(|old| old.report == digest) && seen.is_none();
         // To state what is recorded already adds nothing, and must not take away that it was observed.
         let known = same_report && old.is_some_and(|old| old.weights.is_some() && old.weights == now);
@@ -335,7 +482,9 @@ impl Recorder<'_> {
             );
             return Ok(old.cloned());
         }
-        let values = values::flatten(&self.read_report(&path)?, path.as_str())?;
+        let values = values::flatten(&self.read_report(&path)?, path.as_str()).map_err(|error| {
+            error.hint("a report is JSON, YAML, TOML or CSV; its metrics are finite numbers: write it again")
+        })?;
         self.check_metrics(&path, &values)?;
         let of_others = self.names_other_weights(&values, now);
         if stated && of_others {
@@ -374,26 +523,13 @@ impl Recorder<'_> {
         }))
     }
 
-    /// The report and its digest: the one that the user names, else the declared one.
-    fn report(&self) -> Result<Option<(RepoPath, Digest)>> {
+    /// The report and its digest: the one that is named, else the declared one.
+    fn report_of(&self, named: Option<&RepoPath>) -> Result<Option<(RepoPath, Digest)>> {
         let declared = self.declared.role(Role::Evaluation).first();
-        let Some(typed) = &self.options.eval else {
-            return Ok(declared.map(|entry| (entry.path.clone(), entry.sha256)));
-        };
-        let shown = human::escape(&typed.to_string_lossy());
-        let path = self.ctx.git.repo_path(typed)?;
-        let path = path.ok_or_else(|| Error::usage(format!("{shown}: not a file")))?;
-        match declared {
-            Some(entry) if entry.path == path => Ok(Some((path, entry.sha256))),
-            Some(entry) => {
-                let other = human::escape(entry.path.as_str());
-                Err(Error::usage(format!("{shown}: the declared evaluation is {other}"))
-                    .hint(format!("change `evaluation` in {}, or leave --eval out", self.model.path)))
-            }
-            None => {
-                let digest = Digest::of(&self.read_report(&path)?);
-                Ok(Some((path, digest)))
-            }
+        match (declared, named) {
+            (Some(entry), _) => Ok(Some((entry.path.clone(), entry.sha256))),
+            (None, Some(path)) => Ok(Some((path.clone(), Digest::of(&self.read_report(path)?)))),
+            (None, None) => Ok(None),
         }
     }
 

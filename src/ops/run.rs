@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::declared;
 use super::models::Place;
-use super::record::{self, Observed, Options, Report};
+use super::observation::{Observations, Observed, Statements, identities};
+use super::record::{self, Options, Report};
 use super::{Ctx, Selection, add, status};
 use crate::error::{Error, Kind, Result};
 use crate::execution;
@@ -13,7 +14,6 @@ use crate::lineage::Execution;
 use crate::model_yaml::{Model, Role};
 use crate::repo_path::RepoPath;
 use crate::secrets;
-use crate::worktree::{Scan, scan};
 
 /// What was run, and what came of it.
 #[derive(Debug)]
@@ -29,9 +29,14 @@ pub struct Ran {
 }
 
 /// Runs `command`; when it succeeds, adds artifacts that changed and records. A command that fails records nothing.
+///
+/// When recording fails after a good command, what was seen is kept for the next `git model record`.
 pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
     let model = ctx.model(options.name.as_deref(), Place::Worktree)?;
-    record::check(options)?;
+    let report = record::check(ctx, &model, options)?;
+    // What the record could not be written over is better known before days of training than after.
+    ctx.lineage(&model, Place::Worktree)?;
+    let unrecorded = Observations::load(ctx, &model)?;
     let mut inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
     // The command reads what is there, not what was added last.
     let read = inputs_declared.artifacts.iter().map(|(path, _)| path.clone()).collect();
@@ -39,14 +44,13 @@ pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
     if !added.is_empty() {
         inputs_declared = declared::look_up(ctx, &model, Place::Worktree, &declared::INPUTS)?;
     }
-    let data = record::snapshots(ctx, &model, &inputs_declared, &[])?;
+    let data = record::snapshots(ctx, &model, &inputs_declared, &[], true)?;
     let inputs = record::inputs(&inputs_declared, &data);
     let (base_commit, dirty) = record::base(ctx, &model, &inputs_declared)?;
     let host = execution::host_facts(command);
-    let weights_before = looks(ctx, model.files(Role::Weights))?;
-    let report_before = looks(ctx, model.files(Role::Evaluation))?;
+    let before = identities(ctx, &model, report.as_ref())?;
 
-    let finished = execution::run(command)?;
+    let finished = execution::run(command, &ctx.interrupt)?;
     if finished.code != 0 {
         return Err(Error::new(format!(
             "{}: it ended with exit code {}",
@@ -56,29 +60,57 @@ pub fn run(ctx: &Ctx, options: &Options, command: &[String]) -> Result<Ran> {
         .of_kind(Kind::Command(finished.code))
         .hint("nothing was recorded, and what it wrote is where it was"));
     }
-    let observed = Observed {
-        run: Execution {
-            command: secrets::redact(command),
-            started: finished.started,
-            seconds: finished.duration.as_secs(),
-            host,
-        },
-        inputs,
-        data,
-        base_commit,
-        dirty,
-        wrote_weights: looks(ctx, model.files(Role::Weights))? != weights_before,
-        wrote_report: looks(ctx, model.files(Role::Evaluation))? != report_before,
+    let run = Execution {
+        command: secrets::redact(command),
+        started: finished.started,
+        seconds: finished.duration.as_secs(),
+        host,
     };
-    added.extend(add_changed(ctx, &model)?);
-    let record = record::record_model(ctx, model, options, Some(&observed))?;
-    Ok(Ran { added, record, wrote_weights: observed.wrote_weights, wrote_report: observed.wrote_report })
-}
-
-/// How files look from outside: another look after they were written to differs.
-fn looks(ctx: &Ctx, paths: &[RepoPath]) -> Result<Vec<Option<Scan>>> {
-    let root = ctx.root()?;
-    paths.iter().map(|path| scan(&root, path)).collect()
+    let (weights, judged) = identities(ctx, &model, report.as_ref())?;
+    let (wrote_weights, wrote_report) = (weights != before.0, judged != before.1);
+    let observed = Observed { run: run.clone(), inputs, data, base_commit, dirty };
+    // An earlier training that could not be recorded is still the one of these weights.
+    let earlier = unrecorded.and_then(|seen| seen.about(&before.0, &before.1)).filter(|_| !wrote_weights);
+    let (training, evaluation, mut statements) = match earlier {
+        Some(earlier) => (earlier.training, earlier.evaluation, earlier.statements),
+        None => (None, None, Statements::default()),
+    };
+    statements.extend(options.statements());
+    let mut seen = Observations {
+        weights,
+        report: judged,
+        training: if wrote_weights { Some(observed.clone()) } else { training },
+        evaluation: if wrote_report { Some(observed) } else { evaluation },
+        statements,
+        stated_report: report.clone(),
+    };
+    let worth_keeping = seen.training.is_some() || seen.evaluation.is_some();
+    let recorded = (|| {
+        if worth_keeping {
+            seen.save(ctx, &model)?;
+        }
+        added.extend(add_changed(ctx, &model)?);
+        if worth_keeping {
+            seen.learn_content(ctx, &model)?;
+            seen.save(ctx, &model)?;
+        }
+        record::record_model(ctx, model.clone(), options, report, worth_keeping.then_some(seen))
+    })();
+    let mut record = recorded.map_err(|error| {
+        let error = match ctx.interrupt.is_raised() {
+            true => Error::new("interrupted after the command had ended"),
+            false => error,
+        };
+        match worth_keeping {
+            true => error.hint(format!(
+                "what was seen of the command is kept: git model record {} takes it up",
+                model.name
+            )),
+            false => error,
+        }
+    })?;
+    record.taken_up.retain(|earlier| *earlier != run);
+    Ok(Ran { added, record, wrote_weights, wrote_report })
 }
 
 /// Adds artifacts that changed, and declared weights that nobody tracks yet.

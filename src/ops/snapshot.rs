@@ -22,7 +22,7 @@ use crate::remote_url::RemoteUrl;
 /// A fingerprint that was taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
-    /// Of the listing, which is in the cache now.
+    /// Of the listing.
     pub digest: Digest,
     /// Objects or files that are listed.
     pub files: u64,
@@ -30,17 +30,20 @@ pub(super) struct Taken {
     pub size: u64,
 }
 
-/// Lists a location and keeps the listing.
-pub(super) fn take(ctx: &Ctx, url: &str) -> Result<Taken> {
+/// Lists a location, and keeps the listing if the fingerprint is going to be recorded.
+pub(super) fn take(ctx: &Ctx, url: &str, keep: bool) -> Result<Taken> {
     let listing = look(ctx, url)?;
     if listing.0.is_empty() {
         return Err(Error::new(format!("{}: nothing is there", human::escape(url)))
             .hint("check the location; a prefix ends with a slash"));
     }
-    let batch = ctx.cache.batch()?;
-    let digest = batch.add_bytes(&listing.to_bytes())?.digest;
-    batch.commit()?;
-    Ok(Taken { digest, files: listing.0.len() as u64, size: listing.size() })
+    let bytes = listing.to_bytes();
+    if keep {
+        let batch = ctx.cache.batch()?;
+        batch.add_bytes(&bytes)?;
+        batch.commit()?;
+    }
+    Ok(Taken { digest: Digest::of(&bytes), files: listing.0.len() as u64, size: listing.size() })
 }
 
 /// A recorded snapshot of a model, and what changed at its location since.

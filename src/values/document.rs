@@ -44,7 +44,13 @@ pub(crate) fn json(bytes: &[u8], path: &str) -> Result<Value> {
             None => {
                 let reason = error.to_string();
                 // The library appends the place, which goes in front.
-                human::escape(reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason))
+                let reason =
+                    human::escape(reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason));
+                match reason.as_str() {
+                    "number out of range" => reason,
+                    _ if error.is_syntax() || error.is_eof() => format!("not JSON: {reason}"),
+                    _ => reason,
+                }
             }
         };
         Error::new(format!("{}:{}: {reason}", human::escape(path), error.line()))

@@ -75,7 +75,7 @@ fn refuses_what_has_no_one_meaning() {
         (b"", "x.yaml", "x.yaml: has no keys"),
         (b"{\n\"a\": 1, \"a\": 2}", "x.json", "x.json:2: duplicate key `a`"),
         (b"{} {}", "x.json", "trailing characters"),
-        (b"{", "x.json", "x.json:1: EOF"),
+        (b"{", "x.json", "x.json:1: not JSON: EOF"),
         (b"a: 1\na: 2\n", "x.yaml", "duplicate key `a`"),
         (b"a: {1: x, '1': y}\n", "x.yaml", "duplicate key `1`"),
         (b"a: &x [1]\nb: *x\n", "x.yaml", "x.yaml:1: YAML anchors"),

@@ -102,8 +102,24 @@ impl Version {
     }
 }
 
+/// What is to be compared.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The old side.
+    pub old: String,
+    /// The new side, or the model if it is the name of one; the worktree if not given.
+    pub new: Option<String>,
+    /// The model.
+    pub name: Option<String>,
+}
+
 /// Compares two versions; without a new one, the old one with the worktree.
-pub fn compare(ctx: &Ctx, old: &str, new: Option<&str>, name: Option<&str>) -> Result<Comparison> {
+pub fn compare(ctx: &Ctx, options: &Options) -> Result<Comparison> {
+    let (old, name) = (options.old.as_str(), options.name.as_deref());
+    let (new, name) = match (options.new.as_deref(), name) {
+        (Some(word), None) if is_model(ctx, word)? => (None, Some(word)),
+        given => given,
+    };
     let old_commit = commit_of(ctx, old)?;
     let new_commit = new.map(|new| commit_of(ctx, new)).transpose()?;
     let place = new_commit.as_ref().map_or(Place::Worktree, Place::Commit);
@@ -132,6 +148,20 @@ pub fn compare(ctx: &Ctx, old: &str, new: Option<&str>, name: Option<&str>) -> R
         new: new.side.clone(),
         notes,
     })
+}
+
+/// Whether a word that could also be a revision is the name of a model.
+fn is_model(ctx: &Ctx, word: &str) -> Result<bool> {
+    let Ok(Reference::Model(name)) = Reference::parse(word) else { return Ok(false) };
+    if ctx.git.is_bare() || !ctx.models(Place::Worktree)?.0.iter().any(|model| model.name == name) {
+        return Ok(false);
+    }
+    match ctx.git.commit(word)? {
+        None => Ok(true),
+        Some(_) => Err(Error::usage(format!("{name}: both a model and a commit, branch or tag here")).hint(
+            format!("--model {name} compares the model with the worktree; as a version, name the model after it: {name} {name}"),
+        )),
+    }
 }
 
 /// The commit that a reference names: a commit or branch, a release, or what a stage holds, from this clone's tags.
