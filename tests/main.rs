@@ -18,6 +18,7 @@ mod order;
 mod real_model;
 mod release;
 mod release_gates;
+mod release_gto;
 mod release_race;
 mod release_signing;
 mod release_story;
