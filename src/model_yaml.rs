@@ -433,6 +433,12 @@ impl Checker<'_> {
                     self.refuse(text, &why).hint("write 30m, 24h or 7d")
                 })
             });
+            if let (Some(text), true) = (&stage.soak, stage.promotes_from.is_empty()) {
+                let why = format!(
+                    "stage `{name}`: `soak` is the time in the stage before, so it needs `promotes_from`"
+                );
+                return Err(self.refuse(text, &why));
+            }
             stages.insert(
                 name,
                 Stage {

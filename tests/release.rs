@@ -165,3 +165,106 @@ fn tampering_is_named_and_refused() {
     repo.model(["history", "churn"]).fails(3, "its record is broken");
     repo.model(["retire", "churn", "staging"]).fails(3, "churn#staging");
 }
+
+#[test]
+fn locks_and_tags_that_a_kill_or_a_stranger_left_are_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    // A git that was killed leaves its lock; nobody has to remove it by hand.
+    let mirror = std::fs::read_dir(repo.join(".git/model/registry")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(mirror.join("shallow.lock"), "").unwrap();
+    let remote = sandbox.at("remote.git");
+    remote.git(["update-ref", "refs/tags/churn@v9.0.0", "refs/heads/main"]).ok();
+    // Nor does a lightweight tag, or one that is no tag at all, hide the releases that there are.
+    remote.sh("git update-ref refs/tags/churn@v8.0.0 $(git rev-parse 'main^{tree}')").ok();
+    assert_eq!(repo.json(["resolve", "churn@latest"])["version"], "1.1.0");
+    repo.model(["resolve", "churn@9.0.0"]).fails(3, "a lightweight tag");
+    repo.model(["resolve", "churn@8.0.0"]).fails(3, "leads to a tree");
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    // A local tag in the way does not make a published event look failed.
+    repo.git(["tag", "churn#staging#2", "HEAD"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"])
+        .says("published, but this clone's tag is another one")
+        .ok();
+    assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.0.0");
+}
+
+#[test]
+fn a_way_back_is_open_when_the_past_or_the_rules_are_broken() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    for version in ["1.0.0", "1.1.0", "1.0.0", "1.1.0"] {
+        repo.model(["promote", &format!("churn@{version}"), "staging"]).ok();
+    }
+    let remote = sandbox.at("remote.git");
+    remote.git(["update-ref", "-d", "refs/tags/churn#staging#2"]).ok();
+    let refused = repo.model(["promote", "churn@1.0.0", "staging"]);
+    refused.says("git push REMOTE 'refs/tags/churn#staging#2'").fails(3, "the event before it is missing");
+    repo.write("m/model.yaml", "version: [broken");
+    repo.git(["commit", "-qam", "broken"]).ok();
+    repo.git(["push", "-q", "origin", "main"]).ok();
+    repo.model(["promote", "churn@1.0.0", "prod"]).fails(3, "the rules on the default branch cannot be read");
+    let back = repo.model(["rollback", "churn", "staging"]);
+    back.says("the rules on the default branch cannot be read").says("v1.1.0 -> v1.0.0 (rollback)").ok();
+    // What is asked about a stage is answered, and whoever asks is told.
+    repo.model(["resolve", "churn#staging"]).says("the version's own count").ok();
+    // A way back to bytes that are gone is none.
+    let digest = crate::support::sha256(&repo.join(WEIGHTS));
+    std::fs::remove_file(sandbox.join("store/objects/sha256").join(&digest[..2]).join(&digest)).unwrap();
+    repo.model(["rollback", "churn", "staging", "--to", "1.1.0"]).fails(3, "does not have it");
+}
+
+#[test]
+fn check_reads_the_store_when_asked() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["check", "churn@1.0.0", "--bytes"]).says("every byte read").ok();
+    let digest = crate::support::sha256(&repo.join("src/pre.py"));
+    let object = sandbox.join("store/objects/sha256").join(&digest[..2]).join(&digest);
+    let wrong = vec![b'x'; std::fs::metadata(&object).unwrap().len() as usize];
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, wrong).unwrap();
+    repo.model(["check", "churn@1.0.0"]).ok();
+    repo.model(["check", "churn@1.0.0", "--bytes"])
+        .says("src/pre.py: origin has other bytes")
+        .fails(3, "refused");
+    std::fs::remove_file(&object).unwrap();
+    repo.model(["check", "churn@1.0.0"]).says("src/pre.py: origin does not have it").fails(3, "refused");
+}
+
+#[test]
+fn an_upgrade_that_was_killed_goes_on() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.git(["mv", "src/pre.py", "src/prepare.py"]).ok();
+    repo.write("m/model.yaml", repo.text("m/model.yaml").replace("pre.py", "prepare.py"));
+    next(&repo, 2.0, "0.2", "1.1.0");
+    next(&repo, 3.0, "0.21", "1.2.0");
+    if repo.sh("command -v strace").code != 0 {
+        return crate::support::skip("an_upgrade_that_was_killed_goes_on", "strace is missing");
+    }
+    let binary = env!("CARGO_BIN_EXE_git-model");
+    for n in 1.. {
+        let out = format!("../out-{n}");
+        repo.model(["get", "churn@1.0.0", "-o", &out]).ok();
+        // Killed at each rename: no note any more, some files new, some old.
+        let inject = format!("-e inject=rename,renameat,renameat2:signal=SIGKILL:when={n}");
+        let killed = repo.sh(&format!("strace -f -o /dev/null {inject} {binary} get churn@1.1.0 -o {out}"));
+        if killed.code == 0 {
+            assert!(n > 5, "killed only {n} times");
+            break;
+        }
+        repo.model(["get", "churn@1.2.0", "-o", &out]).ok();
+        assert!(
+            !repo.exists(&format!("{out}/src/pre.py")) && !repo.exists(&format!("{out}/.git-model-part"))
+        );
+        assert_eq!(repo.read(&format!("{out}/{WEIGHTS}")), repo.read(WEIGHTS));
+        repo.model(["get", "churn@1.2.0", "-o", &out]).says("there already").ok();
+    }
+}

@@ -48,14 +48,15 @@ fn a_signed_stage_takes_signed_releases_of_known_signers_only() {
     signs_as(&sandbox, &repo, "ada");
     let remote = sandbox.at("remote.git");
 
-    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["release", "churn", "1.0.0", "--no-sign"]).ok();
     repo.model(["promote", "churn@1.0.0", "staging"]).ok();
     let unsigned = ["promote", "churn@1.0.0", "prod", "--override", "please"];
     repo.model(unsigned).fails(3, "signed: the release is not signed");
     assert!(!is_signed(&remote, "churn#staging#1"));
 
     advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
-    repo.model(["release", "churn", "1.1.0", "--sign"]).ok();
+    // Where a stage asks for it, signing is the default.
+    repo.model(["release", "churn", "1.1.0"]).ok();
     assert!(is_signed(&remote, "churn@v1.1.0"));
     repo.git(["verify-tag", "churn@v1.1.0"]).says("Good \"git\" signature for ada@example.com").ok();
     repo.model(["promote", "churn@1.1.0", "staging"]).ok();

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tags::glob_escape;
 use super::{Git, Oid, child};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
@@ -13,10 +15,41 @@ use crate::human;
 use crate::repo_path::RepoPath;
 
 /// Where the remote's default branch is kept.
-pub const DEFAULT_BRANCH: &str = "refs/git-model/default";
+const DEFAULT_BRANCH: &str = "refs/git-model/default";
 
-/// How often a fetch is tried while other processes have the mirror.
-const ATTEMPTS: u64 = 13;
+/// How often a fetch is tried while other processes have the mirror: for about ten seconds.
+const ATTEMPTS: u64 = 25;
+
+/// What a remote has.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// The tip of its default branch; `None` where it is empty.
+    pub head: Option<Oid>,
+    /// Ids of tags, by name without `refs/tags/`.
+    pub tags: BTreeMap<String, Oid>,
+}
+
+/// A lock file of git.
+#[derive(Debug, PartialEq, Eq)]
+struct Lock {
+    path: PathBuf,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Lock {
+    fn at(path: PathBuf) -> Option<Lock> {
+        let found = fs::symlink_metadata(&path).ok()?;
+        Some(Lock { path, inode: found.ino(), changed: (found.ctime(), found.ctime_nsec()) })
+    }
+
+    /// The one that git says is in its way, in quotes, if it is in the repository `dir`.
+    fn named_in(message: &str, dir: &Path) -> Option<Lock> {
+        let path = message.split('\'').find(|part| part.ends_with(".lock"))?;
+        let path = dir.join(path);
+        path.starts_with(dir).then(|| Lock::at(path)).flatten()
+    }
+}
 
 /// How much comes with a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +84,17 @@ impl Git {
 
     /// Opens the mirror in `dir` of a remote of this repository, and makes it if there is none. Credentials, proxies and
     /// whatever else git needs to reach the remote come from this repository's configuration.
-    pub fn open_mirror(&self, dir: &Path, object_format: &str) -> Result<Git> {
+    pub fn open_mirror(&self, dir: &Path, object_format: &str, remote: &str) -> Result<Git> {
         let base = self.top.clone().unwrap_or_else(|| self.common_dir.clone());
         let mut borrowed = vec![self.common_dir.join("config")];
         borrowed.push(self.git_dir.join("config.worktree"));
-        make_mirror(dir, object_format, &borrowed, None)?;
+        make_mirror(dir, object_format, &borrowed, remote, None)?;
         Git::open_elsewhere(dir, base)
     }
 
     /// Opens the mirror in `dir` of any URL, and makes it if there is none.
     pub fn open_mirror_of(dir: &Path, url: &str, object_format: &str) -> Result<Git> {
-        make_mirror(dir, object_format, &[], Some(url))?;
+        make_mirror(dir, object_format, &[], "origin", Some(url))?;
         let base = std::env::current_dir().context(".", "find the current directory")?;
         Git::open_elsewhere(dir, base)
     }
@@ -72,55 +105,76 @@ impl Git {
         Ok(git)
     }
 
-    /// Names and ids of a remote's refs that match these patterns.
-    pub fn list_remote(&self, remote: &str, patterns: &[String]) -> Result<Vec<(String, Oid)>> {
-        let list = self.git(["ls-remote", "--refs", "--end-of-options", remote]);
-        list_refs(&list.args(patterns.iter().map(String::as_str)).output()?)
+    /// What a remote has of the tags whose names start with these prefixes, and at the tip of its default branch.
+    pub fn list_remote(&self, remote: &str, prefixes: &[String]) -> Result<Listed> {
+        let pattern = |prefix: &String| format!("refs/tags/{}*", glob_escape(prefix));
+        let patterns: Vec<String> = prefixes.iter().map(pattern).collect();
+        let list = self.git(["ls-remote", "--end-of-options", remote, "HEAD"]);
+        let list = list.args(patterns.iter().map(String::as_str));
+        let mut listed = Listed::default();
+        for (name, id) in list_refs(&list.output()?)? {
+            match name.strip_prefix("refs/tags/") {
+                None if name == "HEAD" => listed.head = Some(id),
+                // What an annotated tag leads to stands on a line of its own.
+                Some(tag) if !tag.ends_with("^{}") => drop(listed.tags.insert(tag.to_owned(), id)),
+                _ => {}
+            }
+        }
+        Ok(listed)
     }
 
-    /// Makes the mirror's tags the remote's: those whose names start with these prefixes, whatever they were before. Only what
-    /// differs is fetched.
-    pub fn mirror_tags(&self, remote: &str, prefixes: &[String], depth: Depth) -> Result<()> {
-        let patterns: Vec<String> = prefixes.iter().map(|prefix| format!("refs/tags/{prefix}*")).collect();
-        let there: BTreeMap<String, Oid> = self.list_remote(remote, &patterns)?.into_iter().collect();
+    /// Makes the mirror's tags what the remote listed for these prefixes, whatever they were before. Only what differs is
+    /// fetched.
+    pub fn mirror_tags(
+        &self,
+        remote: &str,
+        prefixes: &[String],
+        listed: &Listed,
+        depth: Depth,
+    ) -> Result<()> {
         let mut gone = String::new();
         let mut here = BTreeMap::new();
         for (name, id) in self.tag_refs(prefixes)? {
-            let name = format!("refs/tags/{name}");
-            if there.contains_key(&name) {
+            if listed.tags.contains_key(&name) {
                 here.insert(name, id);
             } else {
-                gone.push_str(&format!("delete {name}\n"));
+                gone.push_str(&format!("delete refs/tags/{name}\n"));
             }
         }
         if !gone.is_empty() {
-            self.git(["update-ref", "--stdin"]).input(gone.into_bytes()).output()?;
+            self.run_patiently(&["update-ref", "--stdin"], gone.as_bytes())?;
         }
-        let missing: Vec<&String> =
-            there.iter().filter(|(name, id)| here.get(*name) != Some(*id)).map(|(name, _)| name).collect();
-        self.fetch(remote, depth, &missing)
+        let changed = listed.tags.iter().filter(|(name, id)| here.get(*name) != Some(*id));
+        let refspecs: String = changed.map(|(name, _)| tag_refspec(name)).collect();
+        self.fetch_refspecs(remote, depth, &refspecs)
     }
 
-    /// Brings exactly these refs of the remote, with their commits' trees.
-    pub fn mirror_exactly(&self, remote: &str, refs: &[String]) -> Result<()> {
-        self.fetch(remote, Depth::Trees, &refs.iter().collect::<Vec<_>>())
+    /// Brings exactly these tags of the remote, and the tip of its default branch, with their commits' trees. What is here
+    /// already is not asked for.
+    pub fn mirror_exactly(&self, remote: &str, tags: &[(&str, &Oid)], head: Option<&Oid>) -> Result<()> {
+        let mut refspecs = String::new();
+        for (name, id) in tags {
+            if self.resolve(&format!("refs/tags/{name}"))?.as_ref() != Some(*id) {
+                refspecs.push_str(&tag_refspec(name));
+            }
+        }
+        if head.is_some() && self.resolve(DEFAULT_BRANCH)?.as_ref() != head {
+            refspecs.push_str(&format!("+HEAD:{DEFAULT_BRANCH}\n"));
+        }
+        self.fetch_refspecs(remote, Depth::Trees, &refspecs)
     }
 
-    /// Brings the tip of the remote's default branch.
-    pub fn mirror_default_branch(&self, remote: &str) -> Result<Oid> {
-        self.fetch_refspecs(remote, Depth::Trees, &format!("+HEAD:{DEFAULT_BRANCH}\n"))?;
+    /// The tip of the remote's default branch, as the mirror has it.
+    pub fn default_branch(&self, remote: &str) -> Result<Oid> {
         self.resolve(DEFAULT_BRANCH)?
             .ok_or_else(|| Error::new(format!("{}: it has no default branch", human::escape(remote))))
     }
 
-    /// Brings refs under their own names.
-    fn fetch(&self, remote: &str, depth: Depth, refs: &[&String]) -> Result<()> {
-        let refspecs: String = refs.iter().map(|name| format!("+{name}:{name}\n")).collect();
-        if refspecs.is_empty() { Ok(()) } else { self.fetch_refspecs(remote, depth, &refspecs) }
-    }
-
     /// Refspecs come on standard input, where there may be thousands.
     fn fetch_refspecs(&self, remote: &str, depth: Depth, refspecs: &str) -> Result<()> {
+        if refspecs.is_empty() {
+            return Ok(());
+        }
         let args = [
             "fetch",
             "--quiet",
@@ -133,24 +187,35 @@ impl Git {
             "--end-of-options",
             remote,
         ];
-        self.fetch_patiently(&args, refspecs.as_bytes())
+        self.run_patiently(&args, refspecs.as_bytes())
     }
 
-    /// Commands that share a mirror can be at its list of shallow commits, or at a ref, at the same time; each tries again.
-    fn fetch_patiently(&self, args: &[&str], input: &[u8]) -> Result<()> {
-        let fetch = || self.git(args).input(input.to_vec()).output().map(drop);
+    /// Commands that share a mirror can be at its list of shallow commits, or at a ref, at the same time; each tries again. A
+    /// lock that is still the same after all of that was left by one that was killed, and goes: fetches into a mirror are small.
+    fn run_patiently(&self, args: &[&str], input: &[u8]) -> Result<()> {
+        let run = || self.git(args).input(input.to_vec()).output().map(drop);
+        let mut first_lock = None;
         for attempt in 1..ATTEMPTS {
-            match fetch() {
+            match run() {
                 Err(error)
-                    if ["shallow", "cannot lock ref"].iter().any(|word| error.one_line().contains(word)) =>
+                    if ["shallow", "cannot lock ref", ".lock'", "could not set"]
+                        .iter()
+                        .any(|word| error.one_line().contains(word)) =>
                 {
+                    let lock = Lock::named_in(&error.one_line(), &self.common_dir);
+                    first_lock.get_or_insert(lock);
                     let jitter = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
                     std::thread::sleep(Duration::from_millis(20 * attempt + jitter));
                 }
                 done => return done,
             }
         }
-        fetch()
+        if let Some(Some(lock)) = first_lock
+            && Lock::at(lock.path.clone()).as_ref() == Some(&lock)
+        {
+            fs::remove_file(&lock.path).context(&lock.path, "remove")?;
+        }
+        run()
     }
 
     /// Brings objects by their ids, all in one request, where this is a mirror that has not got them.
@@ -178,7 +243,7 @@ impl Git {
             remote,
         ];
         let input: Vec<u8> = missing.iter().flat_map(|id| format!("{id}\n").into_bytes()).collect();
-        self.fetch_patiently(&args, &input)
+        self.run_patiently(&args, &input)
     }
 
     /// Whether an object is here; a promise that it can be fetched does not count.
@@ -208,6 +273,10 @@ pub fn list_url(url: &str, patterns: &[String]) -> Result<Vec<(String, Oid)>> {
     list_refs(&list.args(patterns.iter().map(String::as_str)).output()?)
 }
 
+fn tag_refspec(name: &str) -> String {
+    format!("+refs/tags/{name}:refs/tags/{name}\n")
+}
+
 fn list_refs(listed: &[u8]) -> Result<Vec<(String, Oid)>> {
     let text = String::from_utf8_lossy(listed);
     text.lines()
@@ -216,7 +285,13 @@ fn list_refs(listed: &[u8]) -> Result<Vec<(String, Oid)>> {
         .collect()
 }
 
-fn make_mirror(dir: &Path, object_format: &str, borrowed: &[PathBuf], url: Option<&str>) -> Result<()> {
+fn make_mirror(
+    dir: &Path,
+    object_format: &str,
+    borrowed: &[PathBuf],
+    remote: &str,
+    url: Option<&str>,
+) -> Result<()> {
     if !dir.join("HEAD").exists() {
         let parent =
             dir.parent().ok_or_else(|| Error::new(format!("{}: has no directory", dir.display())))?;
@@ -244,10 +319,13 @@ fn make_mirror(dir: &Path, object_format: &str, borrowed: &[PathBuf], url: Optio
     for file in borrowed {
         text.push_str(&format!("[include]\n\tpath = {}\n", quote(&file.to_string_lossy())));
     }
+    text.push_str(&format!("[remote {}]\n", quote(remote)));
     if let Some(url) = url {
-        text.push_str(&format!("[remote \"origin\"]\n\turl = {}\n", quote(url)));
+        text.push_str(&format!("\turl = {}\n", quote(url)));
     }
-    // Every remote may be asked for what is missing. What the borrowed configuration says about bareness does not count.
+    // The remote is asked for what is missing. Git would write this itself, in the way of others that do at the same time.
+    text.push_str("\tpromisor = true\n\tpartialclonefilter = blob:none\n");
+    // What the borrowed configuration says about bareness does not count.
     text.push_str("[core]\n\tbare = true\n");
     let config = dir.join("config");
     let mine = fs::read_to_string(&config).unwrap_or_default();

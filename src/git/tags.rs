@@ -78,12 +78,7 @@ impl Git {
             .collect()
     }
 
-    /// Reads tags by name and id. One that is damaged or too large, or that leads to no commit, is an error of the whole.
-    pub fn read_tags(&self, refs: &[(String, Oid)]) -> Result<Vec<RawTag>> {
-        refs.iter().map(|(name, id)| self.read_tag(name, id)).collect()
-    }
-
-    /// As [`Git::read_tags`], of one.
+    /// Reads a tag by name and id. One that is damaged or too large, or that leads to no commit, is an error.
     pub fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
         let shown = || format!("tag {}", human::escape(name));
         let (kind, bytes) = self.object(id).map_err(|error| error.about(shown()))?;
@@ -323,6 +318,6 @@ fn parse_tag(name: &str, id: &Oid, bytes: &[u8]) -> Option<RawTag> {
     })
 }
 
-fn glob_escape(text: &str) -> String {
+pub(super) fn glob_escape(text: &str) -> String {
     text.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }

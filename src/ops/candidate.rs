@@ -8,6 +8,7 @@ use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::lineage::{self, Lineage};
+use crate::model_info;
 use crate::model_yaml::{self, Model};
 use crate::release::{History, ModelName, Release};
 use crate::repo_path::RepoPath;
@@ -89,6 +90,13 @@ impl Candidate {
         let recorded = ctx.file_at(&record, lineage::MAX_BYTES, place)?.ok_or_else(missing)?;
         let lineage = Lineage::parse(&recorded, record.as_str())?;
         let files = bundle::files(ctx, &lineage, Some(commit))?;
+        if let Some(file) = files.iter().find(|file| file.path.as_str() == model_info::FILE_NAME) {
+            return Err(Error::refused(format!(
+                "{}: a file of the model cannot have this name, because it stands beside every model that is written out",
+                file.path
+            ))
+            .hint("move it into a folder"));
+        }
         Ok(Candidate {
             commit: commit.clone(),
             digest: bundle::model_digest(&files),
@@ -99,6 +107,13 @@ impl Candidate {
             lineage,
             files,
         })
+    }
+
+    /// The files that releasing puts into the store as plain objects, with digest and size.
+    pub(super) fn plain_files(&self) -> impl Iterator<Item = (&RepoPath, Digest, u64)> {
+        let files = self.files.iter().map(|file| (&file.path, file.sha256, file.size));
+        let papers = self.papers.iter().map(|(path, bytes)| (path, Digest::of(bytes), bytes.len() as u64));
+        files.chain(papers)
     }
 
     /// The root digest of the bundle as OpenSSF Model Signing computes it: SHA-256 over the files' digests, as raw bytes, in the
@@ -130,13 +145,17 @@ pub(super) fn require_release<'h>(
     let release = history.find(wanted).ok_or_else(|| {
         let damaged = history.findings().iter().find(|finding| concerns(finding.tag(), wanted));
         match damaged {
-            Some(finding) => Error::refused(format!("{}: {finding}", human::escape(typed))),
+            Some(finding) => {
+                Error::refused(format!("{}: {finding}", human::escape(typed))).hint(finding.remedy())
+            }
             None => Error::new(format!("{}: there is no such release", human::escape(typed)))
                 .hint(format!("git model history {name} lists the releases")),
         }
     })?;
     match history.findings().iter().find(|finding| finding.tag().version() == Some(&release.version)) {
-        Some(finding) => Err(Error::refused(format!("{}: {finding}", human::escape(typed)))),
+        Some(finding) => {
+            Err(Error::refused(format!("{}: {finding}", human::escape(typed))).hint(finding.remedy()))
+        }
         None => Ok(release),
     }
 }

@@ -7,6 +7,8 @@ use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::declared;
 use super::models::Place;
+use super::policy::Rules;
+use super::push;
 use super::registry::{self, Registry};
 use super::remotes::{self, Purpose};
 use crate::error::{Error, Result};
@@ -17,8 +19,8 @@ use crate::human;
 use crate::id::Digest;
 use crate::json_schema;
 use crate::lineage::FileEntry;
-use crate::model_yaml::{self, Model, Part, Role, Stage};
-use crate::release::{History, Policy, PolicySource, Reference, Release, StageName};
+use crate::model_yaml::{Part, Role, Stage};
+use crate::release::{Event, History, Policy, Reference, Release, StageName};
 use crate::repo_path::RepoPath;
 
 /// Schemas are small.
@@ -31,6 +33,8 @@ pub struct Options {
     pub target: Option<String>,
     /// The stage that it is to come into.
     pub stage: Option<String>,
+    /// Read every object in the store, and not only ask for its size.
+    pub bytes: bool,
 }
 
 /// How a version stands.
@@ -84,15 +88,15 @@ pub fn check(ctx: &Ctx, options: &Options) -> Result<Report> {
     let history = registry.history(&name)?;
     // A release is read from the registry; what is checked out may not have been pushed yet.
     let at = if release_of.is_some() { registry.ctx() } else { ctx };
-    let judge = Judge::new(at, &registry, &history, &candidate)?;
+    let judge = Judge::new(at, &registry, &history, &candidate, Rules::to_enter(&registry, &candidate)?);
     let mut verdicts = match &release_of {
         None => judge.committed(ctx)?,
         Some(_) => Vec::new(),
     };
     verdicts.extend(judge.release()?);
-    verdicts.push(judge.stored()?);
+    let release = release_of.and_then(|version| history.release(&version));
+    verdicts.push(judge.stored(release, options.bytes)?);
     if let Some(stage) = &stage {
-        let release = release_of.and_then(|version| history.release(&version));
         verdicts.extend(judge.stage(stage, release)?);
     }
     Ok(Report {
@@ -100,7 +104,7 @@ pub fn check(ctx: &Ctx, options: &Options) -> Result<Report> {
         subject,
         stage: options.stage.clone(),
         digest: candidate.digest,
-        policy: judge.policy.clone(),
+        policy: judge.rules.policy,
         verdicts,
     })
 }
@@ -112,41 +116,26 @@ fn head(ctx: &Ctx, name: Option<&str>) -> Result<(Candidate, Option<crate::relea
     Ok((candidate, None, subject))
 }
 
-/// Judges one version by the rules of the default branch.
+/// Judges one version by rules.
 pub(super) struct Judge<'a> {
     ctx: &'a Ctx,
     registry: &'a Registry<'a>,
     history: &'a History,
     candidate: &'a Candidate,
-    rules: Model,
-    /// Whose rules are applied.
-    pub(super) policy: Policy,
+    /// The rules that are applied.
+    pub(super) rules: Rules,
 }
 
 impl<'a> Judge<'a> {
-    /// Reads the rules: from the default branch; where the model is not there yet, from the version's own commit.
-    ///
     /// `ctx` is on the repository that has the version's commit.
     pub(super) fn new(
         ctx: &'a Ctx,
         registry: &'a Registry<'a>,
         history: &'a History,
         candidate: &'a Candidate,
-    ) -> Result<Judge<'a>> {
-        let (rules, policy) = policy(registry, candidate)?;
-        Ok(Judge { ctx, registry, history, candidate, rules, policy })
-    }
-
-    /// What the rules ask of a stage.
-    pub(super) fn stage_rules(&self, stage: &StageName) -> Result<&Stage> {
-        self.rules.stages.get(stage).ok_or_else(|| {
-            let known: Vec<&str> = self.rules.stages.keys().map(StageName::as_str).collect();
-            let error = Error::usage(format!("{stage}: {} declares no such stage", self.rules.path));
-            match known.is_empty() {
-                true => error.hint("add it under `stages` on the default branch"),
-                false => error.hint(format!("declared: {}", known.join(", "))),
-            }
-        })
+        rules: Rules,
+    ) -> Judge<'a> {
+        Judge { ctx, registry, history, candidate, rules }
     }
 
     /// Whether what the model declares is committed as it is in the worktree.
@@ -169,15 +158,15 @@ impl<'a> Judge<'a> {
     /// What any release must pass, but for its bytes being in the store.
     pub(super) fn release(&self) -> Result<Vec<Verdict>> {
         let mut verdicts = vec![self.recorded()?, self.evaluated()];
-        verdicts.extend(self.rules.gates.require.iter().map(|part| self.required(*part)));
+        verdicts.extend(self.rules.model.gates.require.iter().map(|part| self.required(*part)));
         verdicts.extend(self.formats());
-        for rule in &self.rules.gates.metrics {
+        for rule in &self.rules.model.gates.metrics {
             let baseline = rule.against.as_ref().map(|stage| self.in_stage(stage)).transpose()?.flatten();
             let baseline =
                 baseline.as_ref().map(|version| version.lineage.metrics().cloned().unwrap_or_default());
             verdicts.push(gates::metric(rule, self.candidate.lineage.metrics(), baseline.as_ref()));
         }
-        if let Some(rule) = &self.rules.gates.schema {
+        if let Some(rule) = &self.rules.model.gates.schema {
             verdicts.push(self.schema(&rule.against)?);
         }
         Ok(verdicts)
@@ -185,7 +174,7 @@ impl<'a> Judge<'a> {
 
     /// What a stage asks of a release that is to come into it. Without a release, what can be told without one.
     pub(super) fn stage(&self, stage: &StageName, release: Option<&Release>) -> Result<Vec<Verdict>> {
-        let rules = self.stage_rules(stage)?;
+        let rules = self.rules.stage(stage)?;
         let mut verdicts = Vec::new();
         let Some(release) = release else {
             verdicts
@@ -193,10 +182,10 @@ impl<'a> Judge<'a> {
             return Ok(verdicts);
         };
         if !rules.promotes_from.is_empty() {
-            verdicts.push(self.promotes_from(rules, release));
+            verdicts.push(self.promotes_from(rules, release)?);
         }
         if let Some(needed) = rules.soak {
-            let since = self.stage_before(rules, release).map(|(_, since)| since);
+            let since = self.stage_before(rules, release).map(|(_, event)| event.tag.time);
             verdicts.push(gates::soak(needed, since, now()));
         }
         if rules.signed {
@@ -258,10 +247,16 @@ impl<'a> Judge<'a> {
         verdict.of_integrity()
     }
 
-    /// Whether the store has all artifacts of the version.
-    pub(super) fn stored(&self) -> Result<Verdict> {
+    /// Whether the store has all artifacts of the version; of a release, its files of git, too, which releasing put there. With
+    /// `bytes`, every object is read; else its size tells.
+    pub(super) fn stored(&self, release: Option<&Release>, bytes: bool) -> Result<Verdict> {
         let (gate, ctx) = ("stored", self.ctx);
-        let needed = self.artifacts()?;
+        let mut needed = self.artifacts()?;
+        if release.is_some_and(|release| release.payload().is_some()) {
+            needed.extend(
+                self.candidate.plain_files().map(|(path, sha256, size)| (sha256, (size, path.clone()))),
+            );
+        }
         if needed.is_empty() {
             return Ok(Verdict::pass(gate, "the version has no artifacts").of_integrity());
         }
@@ -272,31 +267,42 @@ impl<'a> Judge<'a> {
         let remote = remotes::open(ctx, &found, Purpose::Fetch)?;
         let digests: Vec<Digest> = needed.keys().copied().collect();
         let sizes = remote.sizes(&digests)?;
-        let missing: Vec<&RepoPath> = needed
-            .iter()
-            .filter(|(digest, (size, _))| sizes.get(*digest) != Some(size))
-            .map(|(_, (_, path))| path)
-            .collect();
-        Ok(match missing.first() {
+        let missing = needed.iter().filter(|(digest, (size, _))| sizes.get(*digest) != Some(size));
+        let mut wrong: Vec<(&RepoPath, &str)> =
+            missing.map(|(_, (_, path))| (path, "does not have it, or with another size")).collect();
+        if bytes && wrong.is_empty() {
+            let damaged = push::damaged_in_store(ctx, &remote, &sizes)?;
+            wrong.extend(
+                damaged.iter().filter_map(|digest| Some((&needed.get(digest)?.1, "has other bytes"))),
+            );
+        }
+        Ok(match wrong.first() {
             None => {
-                let bytes = needed.values().map(|(size, _)| *size).fold(0, u64::saturating_add);
+                let size = needed.values().map(|(size, _)| *size).fold(0, u64::saturating_add);
                 let count = human::count(needed.len() as u64, "object");
-                Verdict::pass(gate, format!("{} has {count} ({})", found.name, human::bytes(bytes)))
+                let read = if bytes { ", every byte read" } else { "" };
+                Verdict::pass(gate, format!("{} has {count} ({}{read})", found.name, human::bytes(size)))
             }
-            Some(first) => {
-                let path = human::escape(first.as_str());
-                Verdict::fail(
-                    gate,
-                    format!(
-                        "{}: {} does not have it, or with another size ({} in all); git model push",
-                        path,
-                        found.name,
-                        missing.len()
-                    ),
-                )
-            }
+            Some((path, what)) => Verdict::fail(
+                gate,
+                format!(
+                    "{}: {} {what} ({} in all); git model push{}",
+                    human::escape(path.as_str()),
+                    found.name,
+                    human::count(wrong.len() as u64, "object"),
+                    if *what == "has other bytes" { " --repair" } else { "" }
+                ),
+            ),
         }
         .of_integrity())
+    }
+
+    /// As [`Judge::stored`], for a way back, which a store that cannot be asked must not hold up.
+    pub(super) fn stored_if_told(&self, release: &Release) -> Verdict {
+        self.stored(Some(release), false).unwrap_or_else(|error| {
+            let said = format!("the store cannot be asked: {}", human::escape(&error.one_line()));
+            Verdict::skip("stored", said).of_integrity()
+        })
     }
 
     /// Objects of artifacts, weights and data alike, with size and path.
@@ -310,15 +316,10 @@ impl<'a> Judge<'a> {
                 // Brings the lists of files where they are not here, and none of the files.
                 super::bundle::tree_listing(ctx, &path, &pointer, Some(&self.candidate.commit))?;
             }
-            let closure = super::fetch::closure(ctx, &pointer);
-            match closure {
-                Ok(closure) => {
-                    objects.extend(closure.files.iter().map(|file| (file.digest, (file.size, path.clone()))));
-                    objects.extend(closure.trees.iter().map(|tree| (tree.digest, (tree.size, path.clone()))));
-                }
-                // A directory whose list is not here: the list itself must be there, and it is sent last.
-                Err(error) => return Err(error.about(human::escape(path.as_str()))),
-            }
+            let closure = super::fetch::closure(ctx, &pointer)
+                .map_err(|error| error.about(human::escape(path.as_str())))?;
+            objects.extend(closure.files.iter().map(|file| (file.digest, (file.size, path.clone()))));
+            objects.extend(closure.trees.iter().map(|tree| (tree.digest, (tree.size, path.clone()))));
         }
         Ok(objects)
     }
@@ -347,7 +348,7 @@ impl<'a> Judge<'a> {
     }
 
     fn formats(&self) -> Option<Verdict> {
-        let allowed = &self.rules.gates.formats;
+        let allowed = &self.rules.model.gates.formats;
         if allowed.is_empty() {
             return None;
         }
@@ -406,32 +407,44 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// The version that is in a stage now.
+    /// The version that is in a stage now. What was put there by somebody who must not is no yardstick.
     fn in_stage(&self, stage: &StageName) -> Result<Option<Candidate>> {
         let Some(current) = self.history.current(stage) else { return Ok(None) };
+        if let Some(why) = self.rules.distrust(self.registry, stage, current.since)? {
+            return Err(Error::refused(format!("{}#{stage}: {why}", self.candidate.model.name)).hint(
+                format!(
+                    "git model rollback {} {stage} puts a version there that can be believed",
+                    self.candidate.model.name
+                ),
+            ));
+        }
         match self.history.release(current.version) {
             None => Ok(None),
             Some(release) => Candidate::of_release(self.registry.ctx(), release).map(Some),
         }
     }
 
-    fn promotes_from(&self, rules: &Stage, release: &Release) -> Verdict {
+    fn promotes_from(&self, rules: &Stage, release: &Release) -> Result<Verdict> {
+        let gate = "promotes from";
         let names: Vec<&str> = rules.promotes_from.iter().map(StageName::as_str).collect();
-        match self.stage_before(rules, release) {
-            Some((stage, _)) => Verdict::pass("promotes from", format!("it is in {stage}")),
-            None => Verdict::fail("promotes from", format!("it is not in {}", names.join(" or "))),
-        }
+        let Some((stage, event)) = self.stage_before(rules, release) else {
+            return Ok(Verdict::fail(gate, format!("it is not in {}", names.join(" or "))));
+        };
+        Ok(match self.rules.distrust(self.registry, stage, event)? {
+            None => Verdict::pass(gate, format!("it is in {stage}")),
+            Some(why) => Verdict::fail(gate, why),
+        })
     }
 
-    /// The stage, of those that it may come from, that the release is in now, alone or as a canary, and since when.
-    fn stage_before<'r>(&self, rules: &'r Stage, release: &Release) -> Option<(&'r StageName, i64)> {
+    /// The stage, of those that it may come from, that the release is in now, alone or as a canary, and the event that put it there.
+    fn stage_before<'r>(&self, rules: &'r Stage, release: &Release) -> Option<(&'r StageName, &Event)> {
         rules.promotes_from.iter().find_map(|stage| {
             let current = self.history.current(stage)?;
             if *current.version == release.version {
-                return Some((stage, current.since.tag.time));
+                return Some((stage, current.since));
             }
             let canary = current.canary.filter(|canary| *canary.version == release.version)?;
-            Some((stage, canary.since.tag.time))
+            Some((stage, canary.since))
         })
     }
 
@@ -469,38 +482,6 @@ fn first_difference(now: &[FileEntry], recorded: &[FileEntry]) -> String {
         (None, Some(entry)) => format!("{} is gone", human::escape(entry.path.as_str())),
         (None, None) => "their order changed".to_owned(),
     }
-}
-
-/// The rules of the default branch; the version's own where the default branch does not have the model yet.
-fn policy(registry: &Registry<'_>, candidate: &Candidate) -> Result<(Model, Policy)> {
-    let ctx = registry.ctx();
-    let cannot = |error: Error| {
-        Error::refused("the rules on the default branch cannot be read, so nothing is released")
-            .caused_by(error)
-    };
-    let default = registry.default_branch().map_err(cannot)?;
-    let place = Place::Commit(&default);
-    let at_same_path = ctx.model_at(&candidate.model.path, place).map_err(cannot)?;
-    let of_this_name = |model: &Model| model.name == candidate.model.name;
-    let there = match at_same_path.filter(of_this_name) {
-        Some(model) => Some(model),
-        None => {
-            let (models, failed) = ctx.models(place).map_err(cannot)?;
-            let found = models.into_iter().find(of_this_name);
-            // An unreadable declaration may be the very one whose rules count.
-            match (found, failed.into_iter().next()) {
-                (None, Some(error)) => return Err(cannot(error)),
-                (found, _) => found,
-            }
-        }
-    };
-    let (rules, source, commit) = match there {
-        Some(rules) => (rules, PolicySource::DefaultBranch, default),
-        None => (candidate.model.clone(), PolicySource::ReleaseCommit, candidate.commit.clone()),
-    };
-    let bytes = ctx.file_at(&rules.path, model_yaml::MAX_BYTES, Place::Commit(&commit)).map_err(cannot)?;
-    let sha256 = Digest::of(&bytes.unwrap_or_default());
-    Ok((rules, Policy { sha256, source, commit: commit.as_str().to_owned() }))
 }
 
 fn now() -> i64 {

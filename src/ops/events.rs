@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::check::Judge;
+use super::policy::{self, Rules};
 use super::registry::{Published, Registry};
 use super::release::overrides;
 use crate::error::{Error, Kind, Result};
 use crate::gates::Verdict;
 use crate::release::{
-    Action, EventPayload, Finding, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version,
-    Wanted, format_event,
+    Action, EventPayload, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version, Wanted,
+    format_event,
 };
 
 /// How often a lost race is run again.
@@ -90,13 +91,33 @@ pub struct Report {
     pub lost: u32,
     /// The git remote; `None` when the tag is in this repository only.
     pub git_remote: Option<String>,
+    /// What the user should know about, although it was done.
+    pub warnings: Vec<Error>,
 }
 
 /// What was decided on the present state of a stage.
 struct Decision<'h> {
     action: Action,
+    /// The release that it is done with; none when the stage is emptied.
     release: Option<&'h Release>,
     nothing_to_do: bool,
+}
+
+impl Decision<'_> {
+    /// Whether it takes a version out of a stage, or only reports: nothing but the truth of the record may stand in the way.
+    fn is_leaving(&self) -> bool {
+        matches!(self.action, Action::Rollback | Action::Retire | Action::Outcome)
+    }
+}
+
+/// What was found out about an event before it is made.
+#[derive(Default)]
+struct Judged {
+    verdicts: Vec<Verdict>,
+    /// The rules it passed, where there are any.
+    policy: Option<Policy>,
+    must_sign: bool,
+    warnings: Vec<Error>,
 }
 
 /// Does what the options say.
@@ -105,15 +126,16 @@ pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
     for lost in 0..ATTEMPTS {
         registry.refresh(&options.name)?;
         let history = registry.history(&options.name)?;
-        if let Some(finding) = doubt(&history, &options.stage) {
-            return Err(Error::refused(format!("{}#{}: {finding}", options.name, options.stage)).hint(
-                "git model history shows what is broken; nothing is added to it before that is settled",
-            ));
-        }
+        let passed_over = doubts(&history, options)?;
         let decision = decide(&history, options)?;
-        let (report, published) = attempt(ctx, &registry, &history, options, &decision)?;
+        let (mut report, published) = attempt(ctx, &registry, &history, options, &decision)?;
+        report.warnings.extend(passed_over);
         match published {
-            None | Some(Published::Done(_)) => return Ok(Report { lost, ..report }),
+            None => return Ok(Report { lost, ..report }),
+            Some(Published::Done { id, not_kept }) => {
+                report.warnings.extend(not_kept);
+                return Ok(Report { lost, oid: Some(id.as_str().to_owned()), ..report });
+            }
             Some(Published::Taken) => {
                 ctx.interrupt.check()?;
                 // A little patience, of different length for everybody, so that not all come back at once.
@@ -151,30 +173,27 @@ fn attempt(
         nothing_to_do: decision.nothing_to_do,
         lost: 0,
         git_remote: registry.remote().map(str::to_owned),
+        warnings: Vec::new(),
     };
     if decision.nothing_to_do {
         return Ok((report, None));
     }
-    let candidate =
-        decision.release.map(|release| Candidate::of_release(registry.ctx(), release)).transpose()?;
-    let judged = match (&candidate, decision.release) {
-        (Some(candidate), Some(release)) => {
-            Some(judge(registry, history, candidate, release, options, decision)?)
-        }
-        _ => None,
-    };
-    let (verdicts, policy, must_sign) =
-        judged.map_or((Vec::new(), None, false), |(verdicts, policy, sign)| (verdicts, Some(policy), sign));
-    report.verdicts = verdicts;
-    let overrides = overrides(&report.verdicts, options.override_reason.as_deref())
+    // An empty stage has no release to point at; then the version that leaves it is what the event is about.
+    let leaves = current.and_then(|current| history.release(current.version));
+    let about = decision.release.or(leaves).ok_or_else(|| nothing_there(name, stage))?;
+    let candidate = Candidate::of_release(registry.ctx(), about)?;
+    let judged = judge(registry, history, &candidate, about, options, decision)?;
+    let overrides = overrides(&judged.verdicts, options.override_reason.as_deref())
         .map_err(|error| error.about(format!("{name}#{stage}: refused")))?;
+    report.verdicts = judged.verdicts;
+    report.warnings = judged.warnings;
     let payload = EventPayload {
         name: name.clone(),
         stage: stage.clone(),
         n: next.n,
         action: decision.action.clone(),
         version: report.version.clone(),
-        digest: candidate.as_ref().map(|candidate| candidate.digest),
+        digest: decision.release.map(|_| candidate.digest),
         release_tag: decision.release.map(|release| release.tag.oid.clone()),
         traffic: match &options.what {
             What::Promote { traffic, .. } => *traffic,
@@ -187,27 +206,21 @@ fn attempt(
         reason: options.reason.clone(),
         actor: options.actor.clone(),
         previous: next.previous,
-        policy: policy.filter(|_| matches!(decision.action, Action::Promote | Action::Canary)),
+        policy: judged.policy.filter(|_| matches!(decision.action, Action::Promote | Action::Canary)),
         overrides,
     };
     let message = format_event(&payload)?;
     if options.dry_run {
         return Ok((report, None));
     }
-    // An empty stage has no release to point at; then the version that leaves it is what the event is about.
-    let target = decision.release.map(|release| release.tag.target.clone());
-    let target = target.or_else(|| current.map(|current| current.since.tag.target.clone()));
-    let target = registry.ctx().git.parse_id(&target.ok_or_else(|| nothing_there(name, stage))?)?;
-    let sign = options.sign || must_sign;
+    let target = registry.ctx().git.parse_id(&about.tag.target)?;
     let maker = if registry.remote().is_some() { &registry.ctx().git } else { &ctx.git };
-    let published = registry.publish(maker, &tag, &target, &message, sign)?;
-    if let Published::Done(id) = &published {
-        report.oid = Some(id.as_str().to_owned());
-    }
+    let published = registry.publish(maker, &tag, &target, &message, options.sign || judged.must_sign)?;
     Ok((report, Some(published)))
 }
 
-/// Judges a release for the event: everything for a promotion, integrity and signature alone for a way back.
+/// Judges a release for the event: everything for a promotion; for a way back, that the bytes are there and the tag is signed
+/// where it has to be.
 fn judge(
     registry: &Registry<'_>,
     history: &History,
@@ -215,26 +228,35 @@ fn judge(
     release: &Release,
     options: &Options,
     decision: &Decision<'_>,
-) -> Result<(Vec<Verdict>, Policy, bool)> {
-    let judge = Judge::new(registry.ctx(), registry, history, candidate)?;
-    // A stage that the default branch no longer declares can still be left.
-    let leaving = matches!(decision.action, Action::Rollback | Action::Outcome);
-    let must_sign = match judge.stage_rules(&options.stage) {
-        Ok(rules) => rules.signed,
-        Err(_) if leaving => false,
-        Err(error) => return Err(error),
+) -> Result<Judged> {
+    let rules = match decision.is_leaving() {
+        true => Rules::to_leave(registry, candidate),
+        false => Rules::to_enter(registry, candidate)?,
     };
-    let verdicts = match decision.action {
+    let mut judged = Judged::default();
+    judged.warnings.extend(rules.unreadable.as_ref().map(|error| Error::new(policy::stand_in(error))));
+    // A stage that is no longer declared can still be left.
+    judged.must_sign = match decision.is_leaving() {
+        true => rules.signed(&options.stage),
+        false => rules.stage(&options.stage)?.signed,
+    };
+    let judge = Judge::new(registry.ctx(), registry, history, candidate, rules);
+    match decision.action {
         Action::Promote | Action::Canary => {
-            let mut verdicts = judge.release()?;
-            verdicts.push(judge.stored()?);
-            verdicts.extend(judge.stage(&options.stage, Some(release))?);
-            verdicts
+            judged.verdicts = judge.release()?;
+            judged.verdicts.push(judge.stored(Some(release), false)?);
+            judged.verdicts.extend(judge.stage(&options.stage, Some(release))?);
         }
-        Action::Rollback if must_sign => vec![judge.signed(release)?],
-        _ => Vec::new(),
-    };
-    Ok((verdicts, judge.policy.clone(), must_sign))
+        Action::Rollback => {
+            judged.verdicts.push(judge.stored_if_told(release));
+            if judged.must_sign {
+                judged.verdicts.push(judge.signed(release)?);
+            }
+        }
+        _ => {}
+    }
+    judged.policy = Some(judge.rules.policy);
+    Ok(judged)
 }
 
 fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
@@ -315,9 +337,20 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
     }
 }
 
-/// The first finding that makes answers about a stage doubtful.
-fn doubt<'h>(history: &'h History, stage: &StageName) -> Option<&'h Finding> {
-    history.findings().iter().find(|finding| finding.tag().stage() == Some(stage))
+/// Refuses to add to a stage whose record is broken. A way back is open all the same when only the past is incomplete; what is
+/// wrong with it is returned.
+fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
+    let (name, stage) = (&options.name, &options.stage);
+    let way_back = matches!(options.what, What::Rollback { .. });
+    let mut passed_over = Vec::new();
+    for finding in history.findings().iter().filter(|finding| finding.tag().stage() == Some(stage)) {
+        let error = Error::refused(format!("{name}#{stage}: {finding}")).hint(finding.remedy());
+        if !(way_back && finding.is_about_the_past()) {
+            return Err(error.hint("git model history shows all; nothing is added before that is settled"));
+        }
+        passed_over.push(error);
+    }
+    Ok(passed_over)
 }
 
 fn nothing_there(name: &ModelName, stage: &StageName) -> Error {

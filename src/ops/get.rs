@@ -124,12 +124,13 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
     let place = Place { dir: &options.dir, durability: origin.durability() };
-    let before = place.info()?;
+    let complete = place.info()?;
     let to_make = place.not_right(&wanted, origin)?;
-    if before.as_ref() == Some(&report.info) && to_make.is_empty() {
+    if complete.as_ref() == Some(&report.info) && to_make.is_empty() {
         report.up_to_date = true;
         return Ok(report);
     }
+    let before = complete.or(place.claim()?);
     place.refuse_foreign(&to_make, before.as_ref(), options.force)?;
     let stage = place.stage()?;
     fsio::require_space(
@@ -450,6 +451,11 @@ impl Place<'_> {
         super::info::of_directory(self.dir)
     }
 
+    /// What an interrupted run was about to make of the directory: its files may be of either version.
+    fn claim(&self) -> Result<Option<ModelInfo>> {
+        if self.dir.is_dir() { super::info::of_directory(&self.dir.join(PART)) } else { Ok(None) }
+    }
+
     /// The files that are not there with the right bytes.
     fn not_right(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<Vec<Wanted>> {
         let interrupt = origin.interrupt();
@@ -527,6 +533,9 @@ impl Place<'_> {
             return self.durability.sync_dir(self.parent());
         }
         let note = self.dir.join(model_info::FILE_NAME);
+        let mut claim = info.clone();
+        claim.files.extend(before.into_iter().flat_map(|info| info.files.iter().cloned()));
+        fsio::write_atomic(&stage.join(model_info::FILE_NAME), claim.to_json().as_bytes(), self.durability)?;
         // From here on the directory does not claim to be complete.
         match fs::remove_file(&note) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

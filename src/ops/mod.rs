@@ -24,6 +24,7 @@ pub mod models;
 pub mod mv;
 pub mod new;
 mod observe;
+mod policy;
 pub mod protect;
 pub mod push;
 pub mod pushed;

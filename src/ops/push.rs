@@ -193,7 +193,11 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
 }
 
 /// The objects of the store whose bytes are not what their names say, found out by reading them all.
-fn damaged_in_store(ctx: &Ctx, remote: &Remote, sizes: &HashMap<Digest, u64>) -> Result<Vec<Digest>> {
+pub(super) fn damaged_in_store(
+    ctx: &Ctx,
+    remote: &Remote,
+    sizes: &HashMap<Digest, u64>,
+) -> Result<Vec<Digest>> {
     let objects = sizes.iter().map(|(digest, size)| Download {
         path: digest.to_hex(),
         digest: *digest,

@@ -1,18 +1,19 @@
 //! Releases and stages as tags of a git repository: read from a mirror of its remote, written by pushing one tag at a time.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use super::Ctx;
 use crate::cache::Cache;
 use crate::config::env;
 use crate::error::{Error, Result};
-use crate::git::mirror::{self, Depth};
+use crate::git::mirror::{self, Depth, Listed};
 use crate::git::tags::{Pushed, RawTag, Signature};
 use crate::git::{Git, Oid};
 use crate::human;
 use crate::id::Digest;
 use crate::progress::Silent;
-use crate::release::{History, ModelName, Tag, TagName, parse_message};
+use crate::release::{History, ModelName, Parsed, Tag, TagName, parse_message};
 use crate::remote_url::redact;
 
 /// Where tags are asked for and pushed to.
@@ -27,14 +28,21 @@ pub(super) enum Registry<'c> {
         ctx: Box<Ctx>,
         /// The remote's name in the mirror.
         remote: String,
+        /// What the remote listed last.
+        listed: RefCell<Listed>,
     },
 }
 
 /// What became of publishing a tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Published {
     /// It is there, with this object.
-    Done(Oid),
+    Done {
+        /// The tag object.
+        id: Oid,
+        /// Why the user's own clone could not be given the tag, if so.
+        not_kept: Option<Error>,
+    },
     /// Somebody else was first with this name.
     Taken,
 }
@@ -53,13 +61,15 @@ impl<'c> Registry<'c> {
         } else {
             "sha1"
         };
-        let git = ctx.git.open_mirror(&dir, format)?;
-        Ok(Registry::Remote { own: Some(ctx), ctx: Box::new(beside(ctx, git)), remote })
+        let git = ctx.git.open_mirror(&dir, format, &remote)?;
+        let ctx_of_mirror = Box::new(beside(ctx, git));
+        Ok(Registry::Remote { own: Some(ctx), ctx: ctx_of_mirror, remote, listed: RefCell::default() })
     }
 
     /// The registry at a URL, without a clone; `ctx` is what [`open_url`] made.
     pub(super) fn at_url(ctx: Ctx) -> Registry<'static> {
-        Registry::Remote { own: None, ctx: Box::new(ctx), remote: "origin".to_owned() }
+        let (ctx, remote) = (Box::new(ctx), "origin".to_owned());
+        Registry::Remote { own: None, ctx, remote, listed: RefCell::default() }
     }
 
     /// Reads commits and files of versions, from the mirror or from the repository itself.
@@ -78,10 +88,19 @@ impl<'c> Registry<'c> {
         }
     }
 
+    /// Asks the remote what it has of a model, and at its default branch. `None` where no remote is asked.
+    pub(super) fn list(&self, name: &ModelName) -> Result<Option<Listed>> {
+        let Registry::Remote { ctx, remote, listed, .. } = self else { return Ok(None) };
+        let found = ctx.git.list_remote(remote, &prefixes(name))?;
+        listed.replace(found.clone());
+        Ok(Some(found))
+    }
+
     /// Brings all tags of a model.
     pub(super) fn refresh(&self, name: &ModelName) -> Result<()> {
-        let Some(remote) = self.remote() else { return Ok(()) };
-        self.ctx().git.mirror_tags(remote, &prefixes(name), Depth::Commit)
+        let Registry::Remote { ctx, remote, .. } = self else { return Ok(()) };
+        let Some(listed) = self.list(name)? else { return Ok(()) };
+        ctx.git.mirror_tags(remote, &prefixes(name), &listed, Depth::Commit)
     }
 
     /// Everything that the tags of a model say.
@@ -89,11 +108,14 @@ impl<'c> Registry<'c> {
         history_in(&self.ctx().git, name)
     }
 
-    /// The tip of the default branch, whose rules count.
+    /// The tip of the default branch, whose rules count, as it was when the remote was last asked.
     pub(super) fn default_branch(&self) -> Result<Oid> {
         match self {
             Registry::Local(ctx) => ctx.git.require_commit("HEAD"),
-            Registry::Remote { ctx, remote, .. } => ctx.git.mirror_default_branch(remote),
+            Registry::Remote { ctx, remote, listed, .. } => {
+                ctx.git.mirror_exactly(remote, &[], listed.borrow().head.as_ref())?;
+                ctx.git.default_branch(remote)
+            }
         }
     }
 
@@ -110,12 +132,13 @@ impl<'c> Registry<'c> {
     ) -> Result<Published> {
         let name = name.to_string();
         let id = maker.make_tag(&name, target, message, sign)?;
+        let done = |id| Published::Done { id, not_kept: None };
         match self {
             Registry::Local(ctx) => match ctx.git.resolve(&format!("refs/tags/{name}"))? {
-                Some(there) if there == id => Ok(Published::Done(id)),
+                Some(there) if there == id => Ok(done(id)),
                 Some(_) => Ok(Published::Taken),
                 None => match ctx.git.keep_tag(&name, &id) {
-                    Ok(()) => Ok(Published::Done(id)),
+                    Ok(()) => Ok(done(id)),
                     // Between the look and the creation somebody else was first.
                     Err(_) if ctx.git.resolve(&format!("refs/tags/{name}"))?.is_some() => {
                         Ok(Published::Taken)
@@ -127,10 +150,16 @@ impl<'c> Registry<'c> {
                 if maker.push_tag(remote, &name, &id)? == Pushed::Taken {
                     return Ok(Published::Taken);
                 }
-                if let Some(own) = own {
-                    keep(own, maker, &name, target, &id)?;
-                }
-                Ok(Published::Done(id))
+                // The event is published whatever becomes of the clone's own copy of the tag.
+                let not_kept = own.and_then(|own| keep(own, maker, &name, target, &id).err()).map(|error| {
+                    error
+                        .about(format!(
+                            "{}: published, but this clone's tag is another one",
+                            human::escape(&name)
+                        ))
+                        .hint(format!("git fetch {remote} +refs/tags/{name}:refs/tags/{name} replaces it"))
+                });
+                Ok(Published::Done { id, not_kept })
             }
         }
     }
@@ -217,21 +246,29 @@ pub fn local_history(ctx: &Ctx, name: &ModelName) -> Result<History> {
 
 /// What the tags of a repository say about a model. Tags of other models are not read.
 fn history_in(git: &Git, name: &ModelName) -> Result<History> {
-    let tags = read_tags(git, name)?;
-    Ok(History::new(name, tags.into_iter().filter_map(to_tag)))
+    let refs = git.tag_refs(&prefixes(name))?;
+    Ok(History::new(name, refs.iter().filter_map(|(name, id)| read_tag(git, name, id))))
+}
+
+/// A tag of ours or of GTO. One that cannot be read is damaged, and says nothing about the others.
+pub(super) fn read_tag(git: &Git, name: &str, id: &Oid) -> Option<Tag> {
+    let parsed = TagName::parse(name)?;
+    Some(match git.read_tag(name, id) {
+        Ok(raw) => to_tag(parsed, raw),
+        Err(error) => Tag {
+            name: parsed,
+            oid: id.as_str().to_owned(),
+            target: String::new(),
+            tagger: String::new(),
+            time: 0,
+            message: Parsed::Damaged(human::escape(&error.one_line())),
+        },
+    })
 }
 
 /// What the user's git says about the signature of one tag.
 pub(super) fn signature(git: &Git, tag: &Tag) -> Result<Signature> {
     git.signature(&git.read_tag(&tag.name.to_string(), &git.parse_id(&tag.oid)?)?)
-}
-
-/// All tags of a model in a repository.
-fn read_tags(git: &Git, name: &ModelName) -> Result<Vec<RawTag>> {
-    let refs = git.tag_refs(&prefixes(name))?;
-    let ours = |name: &String| TagName::parse(name).is_some();
-    let refs: Vec<_> = refs.into_iter().filter(|(name, _)| ours(name)).collect();
-    git.read_tags(&refs)
 }
 
 /// How the names of a model's tags start: ours, and GTO's with a folder before `=`.
@@ -245,14 +282,13 @@ pub(super) fn prefixes(name: &ModelName) -> Vec<String> {
     prefixes
 }
 
-/// A tag of ours or of GTO.
-pub(super) fn to_tag(raw: RawTag) -> Option<Tag> {
-    Some(Tag {
-        name: TagName::parse(&raw.name)?,
+fn to_tag(name: TagName, raw: RawTag) -> Tag {
+    Tag {
+        name,
         oid: raw.id.as_str().to_owned(),
         target: raw.target.as_str().to_owned(),
         tagger: raw.tagger,
         time: raw.time,
         message: parse_message(&raw.message),
-    })
+    }
 }

@@ -7,6 +7,7 @@ use super::candidate::Candidate;
 use super::check::Judge;
 use super::declared;
 use super::models::Place;
+use super::policy::Rules;
 use super::push::{self, Wanted};
 use super::registry::{Published, Registry};
 use super::remotes;
@@ -43,8 +44,8 @@ pub struct Options {
     pub which: Which,
     /// The commit; HEAD if not given.
     pub commit: Option<String>,
-    /// Sign the tag, whether the rules ask for it or not.
-    pub sign: bool,
+    /// Whether to sign the tag; if not given, it is signed when a stage of the model asks for signed releases.
+    pub sign: Option<bool>,
     /// Why gates that fail are passed all the same.
     pub override_reason: Option<String>,
     /// Only say what would be done.
@@ -74,6 +75,8 @@ pub struct Report {
     pub exists: bool,
     /// The git remote; `None` when the tag is in this repository only.
     pub git_remote: Option<String>,
+    /// Why this clone could not be given the tag that was published, if so.
+    pub not_kept: Option<Error>,
 }
 
 /// Releases a version.
@@ -98,12 +101,14 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             verdicts: Vec::new(),
             pushed: None,
             exists,
+            not_kept: None,
             git_remote: registry.remote().map(str::to_owned),
         };
         if exists {
             return Ok(report);
         }
-        let judge = Judge::new(ctx, &registry, &history, &candidate)?;
+        let rules = Rules::to_enter(&registry, &candidate)?;
+        let judge = Judge::new(ctx, &registry, &history, &candidate, rules);
         if options.commit.is_none() {
             report.verdicts = judge.committed(ctx)?;
         }
@@ -116,7 +121,7 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             digest: candidate.digest,
             lineage: candidate.lineage_sha256,
             model: candidate.model_sha256,
-            policy: judge.policy.clone(),
+            policy: judge.rules.policy.clone(),
             oms: candidate.oms_root(),
             manifest: candidate.model.path.clone(),
             remote: Some(store(ctx, &commit)?),
@@ -137,10 +142,12 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             report.pushed = pushed;
             return Ok(report);
         }
-        match registry.publish(&ctx.git, &tag, &commit, &message, options.sign)? {
-            Published::Done(id) => {
+        let sign = options.sign.unwrap_or_else(|| judge.rules.any_signed());
+        match registry.publish(&ctx.git, &tag, &commit, &message, sign)? {
+            Published::Done { id, not_kept } => {
                 report.oid = Some(id.as_str().to_owned());
                 report.pushed = pushed;
+                report.not_kept = not_kept;
                 return Ok(report);
             }
             // Somebody else took the version just now. A chosen one is refused above, if it is of another model.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::compare::commit_of;
+use super::policy::{self, Rules};
 use super::registry::{self, Registry};
 use super::remotes::{self, Purpose};
 use crate::error::{Error, Result};
@@ -73,6 +74,9 @@ pub struct Resolved {
     pub attestations: Option<Vec<String>>,
     /// The version that was released before it.
     pub previous: Option<String>,
+    /// What whoever asked should know about; no part of the answer.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// How a stage got its version.
@@ -171,7 +175,12 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
     let (name, wanted) = match Reference::parse(typed)? {
         Reference::Release { name, wanted } => (name, Asked::Release(wanted)),
         Reference::Stage { name, stage } => (name, Asked::Stage(stage)),
-        Reference::Model(name) if own.is_none() => (name, Asked::Release(Wanted::Latest)),
+        // What git knows under a name is that; what it does not know is a model.
+        Reference::Model(name)
+            if own.is_none_or(|ctx| !ctx.git.commit(typed).is_ok_and(|found| found.is_some())) =>
+        {
+            (name, Asked::Release(Wanted::Latest))
+        }
         Reference::Model(_) | Reference::Commit(_) => {
             let ctx = own.ok_or_else(|| {
                 Error::usage(format!("{}: without a clone, name a release or a stage", human::escape(typed)))
@@ -187,10 +196,43 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
         Asked::Stage(stage) => in_stage(&history, &name, stage)?,
     };
     let ctx = registry.ctx();
-    prepare(registry, release)?;
+    prepare(registry, release, stage.is_some())?;
     let candidate = Candidate::of_release(ctx, release)?;
     let signature = registry::signature(&ctx.git, &release.tag)?;
-    describe(ctx, options, &candidate, Some(release), stage, Some(signature))
+    let warning = match &wanted {
+        Asked::Stage(stage) => believe(registry, &history, &candidate, stage, &signature)?,
+        Asked::Release(_) => None,
+    };
+    let mut resolved = describe(ctx, options, &candidate, Some(release), stage, Some(signature))?;
+    resolved.warnings.extend(warning);
+    Ok(resolved)
+}
+
+/// Refuses what a stage holds if the rules ask for signatures there and those of the event or the release are not good.
+fn believe(
+    registry: &Registry<'_>,
+    history: &History,
+    candidate: &Candidate,
+    stage: &StageName,
+    signature: &Signature,
+) -> Result<Option<String>> {
+    let rules = Rules::to_leave(registry, candidate);
+    let place = || format!("{}#{stage}", candidate.model.name);
+    let known =
+        "import the key, or for SSH set gpg.ssh.allowedSignersFile, so that git verify-tag accepts it";
+    if let Some(current) = history.current(stage)
+        && let Some(why) = rules.distrust(registry, stage, current.since)?
+    {
+        return Err(Error::refused(format!("{}: {why}", place())).hint(known));
+    }
+    if rules.signed(stage) && !matches!(signature, Signature::Good { .. }) {
+        let said = match signature {
+            Signature::Bad { reason } => format!("its release's signature is not good here: {reason}"),
+            _ => "its release is not signed, and this stage asks for it".to_owned(),
+        };
+        return Err(Error::refused(format!("{}: {said}", place())).hint(known));
+    }
+    Ok(rules.unreadable.as_ref().map(policy::stand_in))
 }
 
 enum Asked {
@@ -232,23 +274,19 @@ fn in_stage<'h>(
 /// As much of the history as the answer needs: offline all that is here; else the few tags that decide, unless tags of GTO are
 /// among them, which only make sense together.
 fn needed(registry: &Registry<'_>, name: &ModelName, asked: &Asked) -> Result<History> {
-    let Some(remote) = registry.remote() else {
+    let (Some(remote), Some(listed)) = (registry.remote(), registry.list(name)?) else {
         let history = registry.history(name)?;
         refuse_doubt(&history, asked, None)?;
         return Ok(history);
     };
-    let git = &registry.ctx().git;
-    let patterns: Vec<String> =
-        registry::prefixes(name).iter().map(|prefix| format!("refs/tags/{prefix}*")).collect();
-    let listed = git.list_remote(remote, &patterns)?;
-    let mut names: BTreeMap<TagName, Oid> = BTreeMap::new();
-    for (name, id) in listed {
-        names.extend(name.strip_prefix("refs/tags/").and_then(TagName::parse).map(|tag| (tag, id)));
-    }
+    let named = |(name, id): (String, Oid)| Some((TagName::parse(&name)?, id));
+    let names: BTreeMap<TagName, Oid> = listed.tags.into_iter().filter_map(named).collect();
     let partial = if names.keys().any(|tag| matches!(tag, TagName::Foreign(_))) {
         None
     } else {
-        Partial { registry, names: &names, remote }.history(name, asked)?
+        // The rules for a stage are those of the default branch.
+        let head = listed.head.as_ref().filter(|_| matches!(asked, Asked::Stage(_)));
+        Partial { registry, names: &names, remote, head }.history(name, asked)?
     };
     match partial {
         Some((history, lowest)) => {
@@ -275,9 +313,9 @@ fn refuse_doubt(history: &History, asked: &Asked, lowest: Option<u64>) -> Result
     };
     match history.findings().iter().find(known) {
         None => Ok(()),
-        Some(finding) => Err(Error::refused(finding.to_string()).hint(
-            "git model history shows what is broken; nobody should deploy from it before that is settled",
-        )),
+        Some(finding) => Err(Error::refused(finding.to_string())
+            .hint(finding.remedy())
+            .hint("git model history shows all; nobody should deploy from it before that is settled")),
     }
 }
 
@@ -286,6 +324,8 @@ struct Partial<'a> {
     registry: &'a Registry<'a>,
     names: &'a BTreeMap<TagName, Oid>,
     remote: &'a str,
+    /// The tip of the default branch, if it matters.
+    head: Option<&'a Oid>,
 }
 
 impl Partial<'_> {
@@ -313,7 +353,11 @@ impl Partial<'_> {
             versions.into_iter().map(|version| TagName::Release { name: name.clone(), version }).collect();
         let there: Vec<&TagName> = releases.iter().filter(|tag| self.names.contains_key(*tag)).collect();
         tags.extend(self.read(&there)?);
-        Ok(Some((History::new(name, tags), lowest)))
+        let history = History::new(name, tags);
+        // The highest tag may be none that counts; then the one below it does.
+        let hidden = matches!(asked, Asked::Release(Wanted::Latest | Wanted::Prefix { .. }))
+            && history.find(&wanted).is_none();
+        Ok((!hidden).then_some((history, lowest)))
     }
 
     /// Reads events from the newest back to the one that decides.
@@ -368,19 +412,11 @@ impl Partial<'_> {
     /// Tags with their commits' trees, in the order of the names. What the mirror has already is not asked for.
     fn read(&self, names: &[&TagName]) -> Result<Vec<Tag>> {
         let git = &self.registry.ctx().git;
-        let mut missing = Vec::new();
-        for name in names {
-            let refname = format!("refs/tags/{name}");
-            if git.resolve(&refname)?.as_ref() != self.names.get(*name) {
-                missing.push(refname);
-            }
-        }
-        if !missing.is_empty() {
-            git.mirror_exactly(self.remote, &missing)?;
-        }
-        let refs = names.iter().filter_map(|name| Some((name.to_string(), self.names.get(*name)?.clone())));
-        let raw = git.read_tags(&refs.collect::<Vec<_>>())?;
-        Ok(raw.into_iter().filter_map(registry::to_tag).collect())
+        let tags: Vec<(String, &Oid)> =
+            names.iter().filter_map(|name| Some((name.to_string(), self.names.get(*name)?))).collect();
+        let wanted: Vec<(&str, &Oid)> = tags.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+        git.mirror_exactly(self.remote, &wanted, self.head)?;
+        Ok(tags.iter().filter_map(|(name, id)| registry::read_tag(git, name, id)).collect())
     }
 }
 
@@ -396,8 +432,8 @@ struct Deciding {
     n: Option<u64>,
 }
 
-/// Brings the files of git that describe a release, all in one request.
-fn prepare(registry: &Registry<'_>, release: &Release) -> Result<()> {
+/// Brings the files of git that describe a release, and the rules where they matter, all in one request.
+fn prepare(registry: &Registry<'_>, release: &Release, rules: bool) -> Result<()> {
     let (Some(remote), Some(payload)) = (registry.remote(), release.payload()) else { return Ok(()) };
     let git = &registry.ctx().git;
     let commit = git.parse_id(&release.tag.target)?;
@@ -405,6 +441,9 @@ fn prepare(registry: &Registry<'_>, release: &Release) -> Result<()> {
     let mut ids = Vec::new();
     for path in [payload.manifest.clone(), lineage, RepoPath::new(repo_config::FILE_NAME)?] {
         ids.extend(git.blob_id(&commit, &path)?);
+    }
+    if rules && let Ok(default) = git.default_branch(remote) {
+        ids.extend(git.blob_id(&default, &payload.manifest)?);
     }
     git.prefetch(remote, &ids)
 }
@@ -476,6 +515,7 @@ fn describe(
             .and_then(|release| release.payload())
             .and_then(|payload| payload.previous.as_ref())
             .map(ToString::to_string),
+        warnings: Vec::new(),
     })
 }
 

@@ -216,7 +216,7 @@ fn foreign_event(tag: Tag, releases: &Releases, findings: &mut Vec<Finding>) -> 
     let version = releases.version_at(&tag.target, tag.time).cloned();
     let action = if tag.name.is_undo() { Action::Unassign } else { Action::Promote };
     if version.is_none() {
-        findings.push(Finding::NoRelease { tag: tag.name.clone() });
+        findings.push(Finding::NoRelease { tag: tag.name.clone(), release: None });
     }
     Event { n: tag.name.number(), action, version, tag }
 }
@@ -237,7 +237,8 @@ fn check_chain(tag: &Tag, payload: &EventPayload, numbers: &BTreeMap<u64, Vec<St
 fn check_named_release(tag: &Tag, payload: &EventPayload, releases: &Releases) -> Option<Finding> {
     let version = payload.version.as_ref()?;
     let Some(release) = releases.get(version) else {
-        return Some(Finding::NoRelease { tag: tag.name.clone() });
+        let release = TagName::Release { name: payload.name.clone(), version: version.clone() }.to_string();
+        return Some(Finding::NoRelease { tag: tag.name.clone(), release: Some(release) });
     };
     let named = payload.release_tag.as_deref();
     if tag.target != release.tag.target || named.is_some_and(|oid| oid != release.tag.oid) {

@@ -59,6 +59,8 @@ pub enum Finding {
     NoRelease {
         /// The event.
         tag: TagName,
+        /// Name of the release's tag, where the event names a version.
+        release: Option<String>,
     },
 }
 
@@ -74,9 +76,49 @@ impl Finding {
             | Finding::Gap { tag }
             | Finding::Rewritten { tag }
             | Finding::Moved { tag, .. }
-            | Finding::NoRelease { tag } => tag,
+            | Finding::NoRelease { tag, .. } => tag,
         }
     }
+
+    /// How whoever looks after the git remote can mend it.
+    pub fn remedy(&self) -> String {
+        let again = |tag: &str| {
+            format!("a clone that still has it can bring it back: git push REMOTE 'refs/tags/{tag}'")
+        };
+        match self {
+            Finding::Gap { tag } => match tag.number() {
+                Some(n) if n > 1 => again(&format!("{}#{}#{}", tag.model(), stage_of(tag), n - 1)),
+                _ => "it is lost; git model history still tells the rest".to_owned(),
+            },
+            Finding::NoRelease { release: Some(release), .. } => again(release),
+            Finding::NoRelease { release: None, .. } => {
+                "register the version: git model release, or GTO's own command for its tags".to_owned()
+            }
+            Finding::Moved { release, .. } => {
+                format!("a clone that has the tag as it was can put it back: git push --force REMOTE 'refs/tags/{release}'")
+            }
+            Finding::Rewritten { .. } => {
+                "a clone that has the event before it as it was can put it back: git push --force REMOTE 'refs/tags/NAME'"
+                    .to_owned()
+            }
+            Finding::SameName { .. } => "give each model and stage its own name, also ignoring letter case".to_owned(),
+            Finding::Lightweight { tag }
+            | Finding::Damaged { tag, .. }
+            | Finding::Disagrees { tag, .. }
+            | Finding::OtherCommit { tag } => format!(
+                "if a clone has the right tag: git push --force REMOTE 'refs/tags/{tag}'; if there never was one: git push --delete REMOTE 'refs/tags/{tag}'"
+            ),
+        }
+    }
+
+    /// Whether only the past is incomplete: what the newest events say holds all the same.
+    pub fn is_about_the_past(&self) -> bool {
+        matches!(self, Finding::Gap { .. } | Finding::Rewritten { .. })
+    }
+}
+
+fn stage_of(tag: &TagName) -> &str {
+    tag.stage().map_or("", |stage| stage.as_str())
 }
 
 impl fmt::Display for Finding {
@@ -91,7 +133,10 @@ impl fmt::Display for Finding {
             Finding::Gap { .. } => f.write_str("the event before it is missing"),
             Finding::Rewritten { .. } => f.write_str("the event before it was rewritten"),
             Finding::Moved { release, .. } => write!(f, "{release} was moved after this event"),
-            Finding::NoRelease { .. } => f.write_str("no release stands for what it names"),
+            Finding::NoRelease { release: Some(release), .. } => {
+                write!(f, "the release that it names, {release}, is missing or damaged")
+            }
+            Finding::NoRelease { release: None, .. } => f.write_str("its commit has no release"),
         }
     }
 }

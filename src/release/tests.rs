@@ -274,7 +274,7 @@ fn the_version_of_a_commit() {
     // A commit without a version hides what was there.
     let tags = [release("1.0.0"), gto("churn#prod#1", "1.0.0", 2), gto("churn#prod#2", "elsewhere", 3)];
     assert_eq!(in_prod(tags.clone()), "-");
-    assert_eq!(findings(tags.clone()), ["churn#prod#2: no release stands for what it names"]);
+    assert_eq!(findings(tags.clone()), ["churn#prod#2: its commit has no release"]);
     let with = |more: &[Tag]| tags.iter().chain(more).cloned().collect::<Vec<_>>();
     assert_eq!(in_prod(with(&[gto("churn#prod!#3", "elsewhere", 4)])), "1.0.0 since 1");
     let another = [gto("churn#prod#3", "somewhere", 4), gto("churn#prod!#4", "somewhere", 5)];
@@ -395,7 +395,7 @@ fn a_moved_release_is_found() {
         found(|tags| event_of(&mut tags[3]).digest = Some(Digest::of(b"other"))),
         ["churn#prod#2: its payload disagrees about the model digest"]
     );
-    assert_eq!(found(|tags| drop(tags.remove(1))), ["churn#prod#2: no release stands for what it names"]);
+    assert_eq!(found(|tags| drop(tags.remove(1))), ["churn#prod#2: the release that it names, churn@v1.1.0, is missing or damaged"]);
     assert_eq!(
         found(|tags| tags.push(gto("churn@v1.1.0#5", "1.0.0", 20))),
         ["churn@v1.1.0#5: an earlier tag gives this version to another commit"]

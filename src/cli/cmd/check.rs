@@ -19,6 +19,9 @@ pub(crate) struct CheckArgs {
     /// Judge what the release needs to come into this stage, too
     #[arg(long)]
     stage: Option<String>,
+    /// Read every object of the version in the store, and not only ask for its size
+    #[arg(long)]
+    bytes: bool,
     /// Print the result as JSON
     #[arg(long, conflicts_with = "junit")]
     json: bool,
@@ -28,8 +31,8 @@ pub(crate) struct CheckArgs {
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &CheckArgs) -> Result<()> {
-    let report =
-        check::check(ctx, &check::Options { target: args.target.clone(), stage: args.stage.clone() })?;
+    let (target, stage, bytes) = (args.target.clone(), args.stage.clone(), args.bytes);
+    let report = check::check(ctx, &check::Options { target, stage, bytes })?;
     if args.json {
         ui.json("check", to_json(&report))?;
     } else if args.junit {

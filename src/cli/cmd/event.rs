@@ -200,6 +200,7 @@ fn release(text: &str) -> Result<(ModelName, Wanted)> {
 
 fn happen(ui: &Ui, ctx: &Ctx, options: &Options, args: &EventArgs) -> Result<()> {
     let report = events::happen(ctx, options)?;
+    report.warnings.iter().for_each(|warning| ui.warn_error(warning));
     if args.json {
         return ui.json("event", to_json(&report, options));
     }

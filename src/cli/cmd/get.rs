@@ -78,7 +78,7 @@ pub(super) fn run_without_clone(ui: &Ui, global: &Global, args: &GetArgs) -> Res
             return Err(Error::usage("--repo needs a release or a stage to look for"));
         }
         let (resolved, ctx) = at_url(ui, global, url, &args.resolve_options())?;
-        check_lock(args, &resolved)?;
+        check_lock(ui, args, &resolved)?;
         return finish(ui, args, &get::get(&Origin::Store(&ctx), &resolved, &args.options())?);
     }
     let path = args
@@ -95,11 +95,12 @@ pub(super) fn run_without_clone(ui: &Ui, global: &Global, args: &GetArgs) -> Res
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &GetArgs) -> Result<()> {
     let resolved = resolve::resolve(ctx, &args.resolve_options())?;
-    check_lock(args, &resolved)?;
+    check_lock(ui, args, &resolved)?;
     finish(ui, args, &get::get(&Origin::Store(ctx), &resolved, &args.options())?)
 }
 
-fn check_lock(args: &GetArgs, resolved: &resolve::Resolved) -> Result<()> {
+fn check_lock(ui: &Ui, args: &GetArgs, resolved: &resolve::Resolved) -> Result<()> {
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
     match &args.source.locked {
         Some(path) => require_same(&read_lock(path)?, resolved, path),
         None => Ok(()),

@@ -47,7 +47,12 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &HistoryArgs) -> Result<()> {
             ui.out(line(entry))?;
         }
         if report.entries.is_empty() {
-            ui.say(format!("{}: nothing is released yet", report.model));
+            let what = match (args.at.is_some(), &args.stage) {
+                (true, _) => "nothing had happened by then",
+                (false, Some(_)) => "nothing happened in this stage yet",
+                (false, None) => "nothing is released yet",
+            };
+            ui.say(format!("{}: {what}", report.model));
         }
     }
     for finding in &report.findings {

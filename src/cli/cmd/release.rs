@@ -33,9 +33,12 @@ pub(crate) struct ReleaseArgs {
     /// Release this commit; HEAD if not given
     #[arg(long, value_name = "REVISION")]
     commit: Option<String>,
-    /// Sign the tag as git is configured to (GPG, SSH or X.509)
+    /// Sign the tag as git is configured to (GPG, SSH or X.509); the default where a stage takes signed releases only
     #[arg(long, short)]
     sign: bool,
+    /// Do not sign the tag; stages that take signed releases only will refuse it
+    #[arg(long, conflicts_with = "sign")]
+    no_sign: bool,
     /// Pass gates of the policy that refuse, for this reason; it is recorded in the tag
     #[arg(long = "override", value_name = "REASON")]
     override_reason: Option<String>,
@@ -73,7 +76,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
         name,
         which,
         commit: args.commit.clone(),
-        sign: args.sign,
+        sign: if args.no_sign { Some(false) } else { args.sign.then_some(true) },
         override_reason: args.override_reason.clone(),
         dry_run: args.dry_run,
     };
@@ -93,6 +96,9 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
     }
     let place =
         report.git_remote.as_deref().map_or("in this repository".to_owned(), |remote| format!("on {remote}"));
+    if let Some(error) = &report.not_kept {
+        ui.warn_error(error);
+    }
     match args.dry_run {
         true => ui.say(format!("would release {} ({}) {place}", report.tag, report.digest.short())),
         false => ui.say(format!("released {} ({}) {place}", report.tag, report.digest.short())),

@@ -107,6 +107,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ResolveArgs) -> Result<()> {
 }
 
 fn finish(ui: &Ui, args: &ResolveArgs, resolved: &Resolved) -> Result<()> {
+    resolved.warnings.iter().for_each(|warning| ui.warn(warning));
     if let Some(path) = &args.source.locked {
         require_same(&read_lock(path)?, resolved, path)?;
     }
