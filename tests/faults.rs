@@ -7,25 +7,25 @@ use std::time::Duration;
 use crate::filesystems::Mount;
 use crate::support::{BINARY, Output, Repo, Sandbox, noise, run, skip};
 
-const RENAME: &str = "rename,renameat,renameat2,link,linkat";
-const SYNC: &str = "fsync,fdatasync";
-const REMOVE: &str = "unlink,unlinkat,rmdir";
-const MKDIR: &str = "mkdir,mkdirat";
+pub(crate) const RENAME: &str = "rename,renameat,renameat2,link,linkat";
+pub(crate) const SYNC: &str = "fsync,fdatasync";
+pub(crate) const REMOVE: &str = "unlink,unlinkat,rmdir";
+pub(crate) const MKDIR: &str = "mkdir,mkdirat";
 
 /// The same repository without git's hooks, and with one worker, so that system calls come in a fixed order.
-fn calm(repo: &Repo) -> Repo {
+pub(crate) fn calm(repo: &Repo) -> Repo {
     repo.env("GIT_MODEL_HOOKS", "off").env("RAYON_NUM_THREADS", "1").env("RUST_BACKTRACE", "0")
 }
 
 /// Runs `git-model <args>` under strace.
-fn strace(repo: &Repo, options: &[&str], args: &[&str]) -> Output {
+pub(crate) fn strace(repo: &Repo, options: &[&str], args: &[&str]) -> Output {
     let mut command = repo.command("strace");
     command.args(["-f", "--seccomp-bpf", "-qq"]).args(options).arg(BINARY).args(args);
     run(command)
 }
 
 /// Whether strace works here.
-fn can_strace(test: &str) -> bool {
+pub(crate) fn can_strace(test: &str) -> bool {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.join("x")).unwrap();
     let works = std::process::Command::new("strace").args(["-V"]).output().is_ok()
@@ -72,7 +72,7 @@ fn unlock_index(repo: &Repo) {
 }
 
 /// Runs `work(n)` for n = 1, 2, … (in steps) until it says that nothing was killed any more.
-fn at_every(step: usize, mut work: impl FnMut(usize) -> Output) {
+pub(crate) fn at_every(step: usize, mut work: impl FnMut(usize) -> Output) {
     for at in (1..2000).step_by(step) {
         if work(at).code == 0 {
             assert!(at > 1, "nothing was ever killed");

@@ -1,41 +1,7 @@
 //! Releases and stages, with a real git remote: what is released, promoted, rolled back, resolved and written out.
 
-use std::collections::BTreeMap;
-
-use crate::support::models::{WEIGHTS, churn, declare, record, train};
-use crate::support::{Repo, Sandbox};
-
-const RULES: &str = "gates: {metrics: [{name: auc, direction: higher, min: 0.1, against: prod, max_drop: 0.1}]}\n\
-                     stages: {staging: {}, prod: {promotes_from: [staging]}}\n";
-
-/// A recorded model whose branch is on a bare remote.
-fn published(sandbox: &Sandbox) -> Repo {
-    sandbox.at("").git(["init", "-q", "--bare", "remote.git"]).ok();
-    sandbox.at("remote.git").git(["config", "uploadpack.allowFilter", "true"]).ok();
-    let repo = churn(sandbox.repo("repo"));
-    declare(&repo, "", RULES);
-    record(&repo, "rules");
-    repo.git(["remote", "add", "origin", "../remote.git"]).ok();
-    repo.git(["push", "-q", "-u", "origin", "main"]).ok();
-    sandbox.at("remote.git").git(["symbolic-ref", "HEAD", "refs/heads/main"]).ok();
-    repo
-}
-
-/// Trains, evaluates, records, and releases a version.
-fn next(repo: &Repo, step: f32, auc: &str, version: &str) {
-    train(repo, step);
-    repo.write("m/eval.json", format!("{{\"auc\": {auc}}}"));
-    record(repo, version);
-    repo.git(["push", "-q", "origin", "main"]).ok();
-    repo.model(["release", "churn", version]).ok();
-}
-
-fn remote_tags(repo: &Repo) -> BTreeMap<String, String> {
-    let listed = repo.git(["ls-remote", "--refs", "--tags", "origin"]).ok();
-    let pair =
-        |line: &str| line.split_once("\trefs/tags/").map(|(id, name)| (name.to_owned(), id.to_owned()));
-    listed.lines().filter_map(pair).collect()
-}
+use crate::support::Sandbox;
+use crate::support::models::{RULES, WEIGHTS, declare, next, published, record, remote_tags, train};
 
 #[test]
 fn a_model_goes_to_production_and_back() {
@@ -198,76 +164,6 @@ fn tampering_is_named_and_refused() {
     remote.git(["update-ref", "-d", "refs/tags/churn#staging#1"]).ok();
     repo.model(["history", "churn"]).fails(3, "its record is broken");
     repo.model(["retire", "churn", "staging"]).fails(3, "churn#staging");
-}
-
-#[test]
-fn of_many_at_once_each_event_has_its_own_number() {
-    const CLONES: usize = 12;
-    const ROUNDS: usize = 2;
-    let sandbox = Sandbox::new();
-    let repo = published(&sandbox);
-    repo.model(["release", "churn", "1.0.0"]).ok();
-    next(&repo, 2.0, "0.2", "1.1.0");
-    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
-    let clones: Vec<Repo> = (0..CLONES)
-        .map(|number| {
-            sandbox.at("").git(["clone", "-q", "remote.git", &format!("clone-{number}")]).ok();
-            let clone = sandbox.at(&format!("clone-{number}"));
-            clone.model(["remote", "trust"]).ok();
-            clone
-        })
-        .collect();
-    let wins: Vec<(String, String)> = std::thread::scope(|scope| {
-        let work = |number: usize, clone: &Repo| -> Vec<(String, String)> {
-            let mut wins = Vec::new();
-            for round in 0..ROUNDS {
-                let args: &[&str] = match (number + round) % 4 {
-                    0 => &["promote", "churn@1.0.0", "staging", "--json"],
-                    1 => &["promote", "churn@1.1.0", "staging", "--json"],
-                    2 => &["rollback", "churn", "staging", "--to", "1.0.0", "--json"],
-                    _ => &["retire", "churn", "staging", "--json"],
-                };
-                let output = clone.model(args);
-                assert!(matches!(output.code, 0 | 4), "{output}");
-                if output.code == 0 {
-                    let done: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-                    if done["nothing_to_do"] == false {
-                        let text = |key: &str| done[key].as_str().unwrap().to_owned();
-                        wins.push((text("tag"), text("tag_oid")));
-                    }
-                }
-            }
-            wins
-        };
-        let threads: Vec<_> = clones
-            .iter()
-            .enumerate()
-            .map(|(number, clone)| scope.spawn(move || work(number, clone)))
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    let there = remote_tags(&repo);
-    let events: Vec<&String> = there.keys().filter(|name| name.starts_with("churn#")).collect();
-    // Two that make the very same event within a second make one tag, and both are right.
-    let made: BTreeMap<&String, &String> = wins.iter().map(|(tag, id)| (tag, id)).collect();
-    assert_eq!(events.len(), made.len() + 1, "one tag for every success: {events:?}");
-    for (tag, id) in &wins {
-        assert_eq!(there.get(tag), Some(id), "a success that the remote does not have");
-    }
-    for number in 1..=events.len() {
-        assert!(there.contains_key(&format!("churn#staging#{number}")), "{number} is missing: {events:?}");
-    }
-    repo.model(["history", "churn"]).ok();
-    for clone in &clones {
-        for line in clone
-            .git(["for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/tags"])
-            .ok()
-            .lines()
-        {
-            let (name, id) = line.split_once(' ').unwrap();
-            assert_eq!(there.get(name).map(String::as_str), Some(id), "{name}");
-        }
-    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Options {
     pub remote: Option<String>,
     /// Read everything in the store, and send again what is missing or has wrong bytes.
     pub repair: bool,
+    /// Ask the store about every object, also about those that it is known to have had.
+    pub ask_again: bool,
     /// Only say what would be sent.
     pub dry_run: bool,
 }
@@ -137,6 +139,9 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     let found = remotes::find(ctx, options.remote.as_deref(), None)?;
     report.remote = Some((found.name.clone(), found.url.to_string()));
     let mut pushed = Pushed::load(ctx.git.common_dir(), &found)?;
+    if options.ask_again {
+        pushed.forget();
+    }
     let has_all = |pushed: &Pushed| wanted.versions.keys().all(|digest| pushed.has(digest));
     // A look into a folder costs nothing, and tells when the right one is not mounted. A request would cost something.
     let costs_a_request = ctx.offline || !matches!(found.url, RemoteUrl::Folder(_));

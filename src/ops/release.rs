@@ -258,5 +258,6 @@ fn send(ctx: &Ctx, candidate: &Candidate, dry_run: bool) -> Result<push::Report>
         batch.add_bytes(bytes).map_err(|error| error.about(human::escape(path.as_str())))?;
     }
     batch.commit()?;
-    push::send(ctx, wanted, &push::Options { dry_run, ..push::Options::default() }, None)
+    // The tag says that the store has it all. That it had it once does not count.
+    push::send(ctx, wanted, &push::Options { ask_again: true, dry_run, ..push::Options::default() }, None)
 }

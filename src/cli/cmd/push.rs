@@ -37,6 +37,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &PushArgs) -> Result<()> {
         remote: args.remote.clone(),
         repair: args.repair,
         dry_run: args.dry_run,
+        ..push::Options::default()
     };
     let report = push::push(ctx, &options)?;
     if args.json {

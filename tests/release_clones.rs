@@ -1,0 +1,162 @@
+//! Releases from the clones that CI has, and from servers that cannot do everything.
+
+use crate::support::models::{
+    WEIGHTS, advance, in_stage, keeps_only, next, pod, published, remote_tags, remote_url, trusted_clone,
+    weights,
+};
+use crate::support::{Repo, Sandbox};
+
+/// A repository with two releases, and the first of them in staging and production.
+fn released(sandbox: &Sandbox) -> Repo {
+    let repo = published(sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    repo.model(["promote", "churn@1.0.0", "prod"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo
+}
+
+/// A clone of one commit without tags, as CI has it.
+fn shallow(sandbox: &Sandbox, name: &str) -> Repo {
+    let args = ["clone", "-q", "--depth", "1", "--no-tags", &remote_url(sandbox), name];
+    sandbox.at("").git(args).ok();
+    let clone = sandbox.at(name);
+    assert_eq!(clone.git(["tag"]).ok(), "");
+    assert_eq!(clone.git(["rev-list", "--count", "HEAD"]).ok().trim(), "1");
+    clone.env("GIT_MODEL_TRUST", sandbox.join("store").display().to_string())
+}
+
+#[test]
+fn a_shallow_clone_without_tags_does_everything() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    advance(&repo, 3.0, r#"{"auc": 0.3}"#, "three");
+    let ci = shallow(&sandbox, "ci");
+    assert_eq!(ci.json(["resolve", "churn#prod"])["version"], "1.0.0");
+    ci.model(["check", "churn"]).ok();
+    // The next number is counted from what the remote has.
+    ci.model(["release", "churn", "--minor"]).says("released churn@v1.2.0").ok();
+    ci.model(["promote", "churn@1.2.0", "staging"]).ok();
+    ci.model(["promote", "churn@1.2.0", "prod"]).ok();
+    // Of a version whose commit is not here, too.
+    ci.model(["rollback", "churn", "prod"]).says("v1.2.0 -> v1.0.0").ok();
+    ci.model(["promote", "churn@1.1.0", "staging"]).ok();
+    ci.model(["get", "churn#staging", "-o", "../out"]).ok();
+    assert_eq!(std::fs::read(sandbox.join("out").join(WEIGHTS)).unwrap(), weights(2.0));
+    let history = ci.json(["history", "churn"]);
+    assert_eq!(history, repo.json(["history", "churn"]));
+    assert_eq!(in_stage(&history, "prod")["version"], "1.0.0");
+    assert_eq!(history["findings"], serde_json::json!([]));
+    // It stays as shallow as it was, and keeps no tag that the remote does not have.
+    assert_eq!(ci.git(["rev-list", "--count", "HEAD"]).ok().trim(), "1");
+    keeps_only(&ci, &remote_tags(&repo));
+    ci.git(["fsck", "--connectivity-only"]).ok();
+}
+
+#[test]
+fn a_detached_head_is_a_commit_as_any_other() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
+    let ci = trusted_clone(&sandbox, "ci");
+    ci.git(["checkout", "-q", "--detach", "HEAD"]).ok();
+    ci.model(["release", "churn", "1.0.0"]).ok();
+    ci.model(["promote", "churn@1.0.0", "staging"]).ok();
+    assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.0.0");
+    // An older commit than the default branch's: its rules are the default branch's all the same.
+    ci.git(["checkout", "-q", "HEAD~1"]).ok();
+    let tip = repo.git(["rev-parse", "main"]).ok();
+    let check = ci.json(["check", "churn"]);
+    assert_eq!((&check["policy"]["commit"], &check["passed"]), (&tip.trim().into(), &true.into()));
+}
+
+#[test]
+fn a_linked_worktree_shares_the_registry() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    repo.git(["worktree", "add", "-q", "-b", "other", "../linked"]).ok();
+    let linked = sandbox.at("linked");
+    linked.model(["pull"]).ok();
+    advance(&linked, 3.0, r#"{"auc": 0.3}"#, "three");
+    linked.model(["release", "churn", "1.2.0"]).ok();
+    linked.model(["promote", "churn@1.2.0", "staging"]).ok();
+    assert_eq!(linked.json(["resolve", "churn#staging"]), repo.json(["resolve", "churn#staging"]));
+    linked.model(["get", "churn@1.2.0", "-o", "../out"]).ok();
+    assert_eq!(std::fs::read(sandbox.join("out").join(WEIGHTS)).unwrap(), weights(3.0));
+    // What HEAD is depends on the worktree.
+    assert_ne!(linked.json(["resolve", "HEAD"])["commit"], repo.json(["resolve", "HEAD"])["commit"]);
+    keeps_only(&linked, &remote_tags(&repo));
+}
+
+#[test]
+fn a_bare_repository_resolves_and_tells_history() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    // A mirror as a CI server keeps it, and the remote itself.
+    sandbox.at("").git(["clone", "-q", "--mirror", "remote.git", "mirror.git"]).ok();
+    let store = sandbox.join("store").display().to_string();
+    for bare in ["mirror.git", "remote.git"] {
+        let bare = sandbox.at(bare).env("GIT_MODEL_TRUST", &store);
+        assert_eq!(bare.json(["resolve", "churn#prod"])["version"], "1.0.0");
+        assert_eq!(bare.json(["resolve", "churn@latest"])["version"], "1.1.0");
+        assert_eq!(bare.json(["history", "churn"]), repo.json(["history", "churn"]));
+        bare.model(["history"]).ok();
+        bare.model(["check", "churn@1.1.0", "--stage", "staging"]).ok();
+        let out = sandbox.join(&format!("out-{}", bare.path.file_name().unwrap().display()));
+        bare.model(["get", "churn#prod", "-o", out.to_str().unwrap()]).ok();
+        assert_eq!(std::fs::read(out.join(WEIGHTS)).unwrap(), weights(1.0));
+    }
+}
+
+/// Everything that reads without a clone.
+fn reads_without_a_clone(sandbox: &Sandbox, pod: &Repo) {
+    let url = remote_url(sandbox);
+    for (reference, version, step) in
+        [("churn#prod", "1.0.0", 1.0), ("churn@1", "1.1.0", 2.0), ("churn", "1.1.0", 2.0)]
+    {
+        let resolved = pod.json(["resolve", reference, "--repo", &url]);
+        assert_eq!(resolved["version"], version, "{reference}");
+        assert_eq!(resolved["files"].as_array().unwrap().len(), 8, "{reference}");
+        pod.model(["get", reference, "--repo", &url, "-o", "out", "--force"]).ok();
+        assert_eq!(pod.read(&format!("out/{WEIGHTS}")), weights(step), "{reference}");
+    }
+    pod.model(["resolve", "churn@7", "--repo", &url]).fails(1, "churn@7: there is no such release");
+    pod.model(["resolve", "HEAD~1", "--repo", &url]).fails(2, "without a clone, name a release or a stage");
+}
+
+#[test]
+fn a_server_without_filters_is_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    let remote = sandbox.at("remote.git");
+    remote.git(["config", "uploadpack.allowFilter", "false"]).ok();
+    reads_without_a_clone(&sandbox, &pod(&sandbox, "pod"));
+    // Nor for a clone that promotes.
+    let ci = shallow(&sandbox, "ci");
+    ci.model(["promote", "churn@1.1.0", "staging"]).ok();
+    assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.1.0");
+}
+
+#[test]
+fn nor_is_one_without_filters_that_speaks_an_old_protocol() {
+    let sandbox = Sandbox::new();
+    released(&sandbox);
+    sandbox.at("").git(["config", "--global", "protocol.version", "0"]).ok();
+    sandbox.at("remote.git").git(["config", "uploadpack.allowFilter", "false"]).ok();
+    reads_without_a_clone(&sandbox, &pod(&sandbox, "pod"));
+    let ci = shallow(&sandbox, "ci");
+    ci.model(["promote", "churn@1.1.0", "staging"]).ok();
+    assert_eq!(ci.json(["resolve", "churn#staging"])["version"], "1.1.0");
+}
+
+#[test]
+fn a_url_that_is_no_repository_is_named() {
+    let sandbox = Sandbox::new();
+    let pod = pod(&sandbox, "pod");
+    let url = format!("file://{}", sandbox.join("nothing.git").display());
+    pod.model(["resolve", "churn#prod", "--repo", &url]).fails(1, "nothing.git");
+    pod.model(["get", "churn#prod", "--repo", &url, "-o", "out"]).fails(1, "nothing.git");
+    pod.model(["resolve", "churn#prod", "--repo", "--upload-pack=touch x"]).fails(2, "");
+    assert!(!pod.exists("x") && !pod.exists("out"));
+    pod.model(["resolve", "churn#prod"]).fails(1, "git repository");
+}
