@@ -24,6 +24,7 @@ mod release_clones;
 mod release_gates;
 mod release_get;
 mod release_gto;
+mod release_old_servers;
 mod release_presign;
 mod release_protect;
 mod release_race;

@@ -135,6 +135,14 @@ pub fn read_open_bounded(file: File, path: &Path, max: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Removes a directory with all that is in it, if it is there.
+pub fn remove_all_if_there(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(dir, "remove"),
+        _ => Ok(()),
+    }
+}
+
 /// Removes what processes that died left in a directory of temporary files: entries that nobody touched for a day, by the
 /// file system's own clock. Whoever still writes to a file touches it.
 pub fn remove_stale(dir: &Path) -> Result<()> {

@@ -136,7 +136,17 @@ impl Child {
     }
 
     fn name(&self) -> String {
-        let sub = self.command.get_args().find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+        // The command is the first word that is no option; `-c` takes the next one along.
+        let mut args = self.command.get_args();
+        let mut sub = None;
+        while let Some(arg) = args.next() {
+            if arg == "-c" {
+                args.next();
+            } else if !arg.as_encoded_bytes().starts_with(b"-") {
+                sub = Some(arg);
+                break;
+            }
+        }
         format!("git {}", sub.unwrap_or_default().to_string_lossy())
     }
 }

@@ -325,6 +325,8 @@ fn make_mirror(
     }
     // The remote is asked for what is missing. Git would write this itself, in the way of others that do at the same time.
     text.push_str("\tpromisor = true\n\tpartialclonefilter = blob:none\n");
+    // Files are asked for by their ids, which needs this protocol; and of a `git clone --mirror`, tags go one by one.
+    text.push_str("\tmirror = false\n[protocol]\n\tversion = 2\n");
     // What the borrowed configuration says about bareness does not count.
     text.push_str("[core]\n\tbare = true\n");
     let config = dir.join("config");

@@ -183,9 +183,10 @@ impl Git {
     /// Pushes a tag object under its name, and nothing else. Whatever the remote says, in the end its own list counts.
     pub fn push_tag(&self, remote: &str, name: &str, id: &Oid) -> Result<Pushed> {
         let refspec = format!("{}:refs/tags/{name}", id.as_str());
-        let output = self
-            .git(["push", "--porcelain", "--no-follow-tags", "--end-of-options", remote, &refspec])
-            .run()?;
+        // A clone that mirrors everything would refuse to push one ref.
+        let no_mirror = format!("remote.{remote}.mirror=false");
+        let push = ["-c", &no_mirror, "push", "--porcelain", "--no-follow-tags", "--end-of-options"];
+        let output = self.git(push).args([remote, refspec.as_str()]).run()?;
         if output.status.success() {
             return Ok(Pushed::Done);
         }

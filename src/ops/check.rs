@@ -298,7 +298,8 @@ impl<'a> Judge<'a> {
                     human::escape(path.as_str()),
                     found.name,
                     human::count(wrong.len() as u64, "object"),
-                    if *what == "has other bytes" { " --repair" } else { "" }
+                    // What this clone pushed before, it would not send again by itself.
+                    if release.is_some() { " --repair" } else { "" }
                 ),
             ),
         }

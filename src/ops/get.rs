@@ -119,14 +119,17 @@ struct Wanted {
 
 /// Writes a resolved version into a directory.
 pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result<Report> {
+    let place = Place { dir: &options.dir, durability: origin.durability() };
+    place.require_directory()?;
     let wanted = wanted(origin, resolved, options)?;
     let info = ModelInfo { files: wanted.iter().map(of_wanted).collect(), ..resolved.info() };
     let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
-    let place = Place { dir: &options.dir, durability: origin.durability() };
     let complete = place.info()?;
     let to_make = place.not_right(&wanted, origin)?;
     if complete.as_ref() == Some(&report.info) && to_make.is_empty() {
+        // A run that was killed at its very end left it.
+        fsio::remove_all_if_there(&place.dir.join(PART))?;
         report.up_to_date = true;
         return Ok(report);
     }
@@ -467,15 +470,20 @@ impl Place<'_> {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// Refuses a place that is something else than a directory.
+    fn require_directory(&self) -> Result<()> {
+        match fs::metadata(self.dir) {
+            Ok(found) if !found.is_dir() => {
+                Err(Error::new(format!("{}: not a directory", self.dir.display()))
+                    .hint("name one that is there, or one that is to be made"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses to replace what is not of a version that was written here before.
     fn refuse_foreign(&self, wanted: &[Wanted], before: Option<&ModelInfo>, force: bool) -> Result<()> {
-        let shown = self.dir.display();
-        match fs::symlink_metadata(self.dir) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(Error::new(format!("{shown}: not a directory"))),
-            Err(_) => return Ok(()),
-        }
-        if force {
+        if force || !self.dir.is_dir() {
             return Ok(());
         }
         let ours: BTreeSet<&RepoPath> =
@@ -556,7 +564,7 @@ impl Place<'_> {
         }
         self.sync_below(self.dir)?;
         fsio::write_atomic(&note, text.as_bytes(), self.durability)?;
-        fs::remove_dir_all(stage).context(stage, "remove")
+        fsio::remove_all_if_there(stage)
     }
 
     /// Removes a file of the version before, unless somebody changed it.

@@ -113,8 +113,13 @@ impl<'c> Registry<'c> {
         match self {
             Registry::Local(ctx) => ctx.git.require_commit("HEAD"),
             Registry::Remote { ctx, remote, listed, .. } => {
-                ctx.git.mirror_exactly(remote, &[], listed.borrow().head.as_ref())?;
-                ctx.git.default_branch(remote)
+                let listed = listed.borrow();
+                let head = listed.head.as_ref().ok_or_else(|| {
+                    Error::new(format!("{}: its HEAD names no branch that is there", human::escape(remote)))
+                        .hint("choose the default branch at the host of the git remote")
+                })?;
+                ctx.git.mirror_exactly(remote, &[], Some(head))?;
+                Ok(head.clone())
             }
         }
     }
