@@ -577,8 +577,17 @@ impl Place<'_> {
             executable: old.executable,
             presigned: None,
         };
-        if is_right(&path, &file, &Interrupt::default())? {
-            fs::remove_file(&path).context(&path, "remove")?;
+        if !is_right(&path, &file, &Interrupt::default())? {
+            return Ok(());
+        }
+        fs::remove_file(&path).context(&path, "remove")?;
+        let mut above = file.path.parent();
+        while let Some(dir) = above {
+            // Only an empty one goes.
+            if fs::remove_dir(self.dir.join(dir.as_path())).is_err() {
+                break;
+            }
+            above = dir.parent();
         }
         Ok(())
     }
