@@ -8,7 +8,7 @@ const MAX_NAME: usize = 40;
 const MAX_LABEL: usize = 63;
 
 /// The name of a model's objects in a stage: `churn-prod`.
-pub fn object_name(model: &ModelName, stage: &StageName) -> String {
+pub(super) fn object_name(model: &ModelName, stage: &StageName) -> String {
     let full = format!("{model}-{stage}");
     let lower = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let mut name: String = full.chars().map(lower).collect();
@@ -19,7 +19,7 @@ pub fn object_name(model: &ModelName, stage: &StageName) -> String {
 }
 
 /// Text as the value of a label: what does not fit becomes `_`, what is too long ends in a digest.
-pub fn label(text: &str) -> String {
+pub(super) fn label(text: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let value: String = text.chars().map(fits).collect();
     let value = value.trim_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -27,7 +27,7 @@ pub fn label(text: &str) -> String {
 }
 
 /// Part of a name: lower case, digits and `-`.
-pub fn part(text: &str) -> String {
+pub(super) fn part(text: &str) -> String {
     let lower = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     shortened(text.chars().map(lower).collect(), text, MAX_NAME)
 }

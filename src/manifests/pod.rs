@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Rollout, Workload};
+use super::{Rollout, Target, Workload};
 use crate::model_yaml::Supply;
 
 /// Where a server finds the model.
@@ -64,7 +64,7 @@ pub(super) fn server(rollout: &Rollout<'_>, workload: &Workload, name: &str) -> 
         "image": workload.image.as_ref().map(|image| image.as_str()),
         "env": env(rollout, workload),
         "livenessProbe": probe(20, 6),
-        "ports": [{"containerPort": settings.port, "name": "http1", "protocol": "TCP"}],
+        "ports": [{"containerPort": settings.port, "name": port_name(rollout.target), "protocol": "TCP"}],
         "readinessProbe": probe(5, 3),
         // Loading weights takes its time: ten minutes.
         "startupProbe": probe(5, 120),
@@ -127,4 +127,9 @@ pub(super) fn spec(rollout: &Rollout<'_>, workload: &Workload, container: &str) 
         ]);
     }
     spec
+}
+
+/// Knative takes the protocol from the port's name.
+fn port_name(target: Target) -> &'static str {
+    if target == Target::Kserve { "http1" } else { "http" }
 }

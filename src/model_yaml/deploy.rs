@@ -278,7 +278,7 @@ impl Checker<'_> {
         let health = self.or(raw.health, "health", usual.health, is_path, "an absolute path")?;
         let smoke = Smoke {
             path: self.or(raw.smoke.path, "path", health.clone(), is_path, "an absolute path")?,
-            body: self.perhaps(raw.smoke.body, "body", is_json, "JSON of at most 4096 bytes")?,
+            body: self.perhaps(raw.smoke.body, "body", is_json, "JSON of at most 4096 bytes without `{{`")?,
         };
         let replicas = raw.replicas.unwrap_or(usual.replicas);
         let history = raw.history.unwrap_or(usual.history);
@@ -428,18 +428,21 @@ fn is_text(text: &str, max: usize) -> bool {
 }
 
 fn is_path(text: &str) -> bool {
-    text.starts_with('/') && text.len() <= 1024 && text.chars().all(|c| c.is_ascii_graphic())
+    text.starts_with('/')
+        && text.len() <= 1024
+        && text.chars().all(|c| c.is_ascii_graphic() && !"{}".contains(c))
 }
 
 fn is_json(text: &str) -> bool {
-    text.len() <= MAX_QUERY && serde_json::from_str::<serde_json::Value>(text).is_ok()
+    // Argo Rollouts would fill in what is between `{{` and `}}`.
+    text.len() <= MAX_QUERY && !text.contains("{{") && serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
         && text.len() <= 1024
-        && text.chars().all(|c| c.is_ascii_graphic() && !"@\"'\\<>".contains(c))
+        && text.chars().all(|c| c.is_ascii_graphic() && !"@\"'\\<>{}".contains(c))
 }
 
 /// A DNS label, as of a namespace.
