@@ -1,10 +1,11 @@
 //! Flagger: a `Deployment` that it copies, a `Canary` with steps, and a `MetricTemplate` for each metric.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Rollout, checks, kubernetes, span};
+use super::{Rollout, checks, kubernetes};
 use crate::error::Result;
 
 pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Value>>> {
@@ -41,7 +42,7 @@ fn canary(rollout: &Rollout<'_>, name: &str, checks: &[checks::Check]) -> Value 
     let metric = |check: &checks::Check| {
         json!({
             "name": check.name,
-            "interval": span(interval),
+            "interval": minutes(interval),
             "templateRef": {"name": format!("{name}-{}", check.name)},
             "thresholdRange": {"max": check.max, "min": check.min},
         })
@@ -77,7 +78,7 @@ fn canary(rollout: &Rollout<'_>, name: &str, checks: &[checks::Check]) -> Value 
         "metadata": rollout.metadata(workload, name),
         "spec": {
             "analysis": {
-                "interval": span(interval),
+                "interval": minutes(interval),
                 "metrics": checks.iter().map(metric).collect::<Vec<_>>(),
                 "stepWeights": weights,
                 "threshold": settings.analysis.failures + 1,
@@ -91,6 +92,14 @@ fn canary(rollout: &Rollout<'_>, name: &str, checks: &[checks::Check]) -> Value 
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         },
     })
+}
+
+/// A span as Flagger's schema takes it: minutes or seconds.
+fn minutes(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
 }
 
 /// A word for a shell; unlike a path, it may be an option.

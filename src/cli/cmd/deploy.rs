@@ -66,6 +66,10 @@ pub(crate) struct ImageArgs {
 }
 
 impl ImageArgs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.image.is_none() && self.model_image.is_none() && self.tools.is_none()
+    }
+
     pub(super) fn images(&self) -> Images {
         Images { server: self.image.clone(), model: self.model_image.clone(), tools: self.tools.clone() }
     }

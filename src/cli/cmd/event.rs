@@ -141,7 +141,12 @@ pub(super) fn promote(ui: &Ui, ctx: &Ctx, args: &PromoteArgs) -> Result<()> {
 pub(super) fn rollback(ui: &Ui, ctx: &Ctx, args: &RollbackArgs) -> Result<()> {
     let what = What::Rollback { to: args.to.as_deref().map(version).transpose()? };
     let options = options(model(&args.name)?, &args.stage, what, &args.event)?;
-    let Some(dir) = &args.deploy else { return happen(ui, ctx, &options, &args.event) };
+    let Some(dir) = &args.deploy else {
+        return match args.images.is_empty() {
+            true => happen(ui, ctx, &options, &args.event),
+            false => Err(Error::usage("images are for the manifests: name their directory with --deploy")),
+        };
+    };
     let manifests =
         deploy::Options { dir: dir.clone(), images: args.images.images(), ..deploy::Options::default() };
     let (report, written) = deploy::rollback(ctx, &options, &manifests)?;
