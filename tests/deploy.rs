@@ -619,10 +619,17 @@ fn reports_come_back() {
         crate::support::run(command).ok()
     };
     let facts = json!({"model": "churn", "stage": "prod", "version": "1.1.0"});
-    let flagger = |phase: &str| json!({"name": "churn-prod", "namespace": "ml", "phase": phase, "metadata": facts});
+    let flagger =
+        |phase: &str| json!({"name": "churn-prod", "namespace": "ml", "phase": phase, "metadata": facts});
     assert_eq!(post(&flagger("Progressing")), "200");
-    assert_eq!(post(&json!({"model": "churn", "stage": "staging", "version": "1.1.0", "outcome": "ok"})), "403");
-    assert_eq!(post(&json!({"model": "--help", "stage": "prod", "version": "1.1.0", "outcome": "ok"})), "400");
+    assert_eq!(
+        post(&json!({"model": "churn", "stage": "staging", "version": "1.1.0", "outcome": "ok"})),
+        "403"
+    );
+    assert_eq!(
+        post(&json!({"model": "--help", "stage": "prod", "version": "1.1.0", "outcome": "ok"})),
+        "400"
+    );
     assert_eq!(post(&json!({"model": "churn", "stage": "prod", "version": "7.0.0", "outcome": "ok"})), "503");
     assert_eq!(post(&json!([])), "400");
     let outcomes = || repo.model(["history", "churn", "--stage", "prod"]).ok().matches("outcome ").count();
@@ -638,7 +645,9 @@ fn the_job_judges_and_reports() {
     let sandbox = Sandbox::new();
     let repo = in_prod(
         &sandbox,
-        &format!("deploy: {{image: {SERVER}, report: http://r, canary: [{{traffic: 9, pause: 2s}}], analysis: {{interval: 1s, failures: 0}}}}\n"),
+        &format!(
+            "deploy: {{image: {SERVER}, report: http://r, canary: [{{traffic: 9, pause: 2s}}], analysis: {{interval: 1s, failures: 0}}}}\n"
+        ),
     );
     repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../out"]).ok();
     let job = of_kind(&sandbox.join("out"), "Job").remove(0);
@@ -649,22 +658,37 @@ fn the_job_judges_and_reports() {
         let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
         drop(stream.write_all((head + body).as_bytes()));
     }
-    let good = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"1"]}]}}"#));
-    let bad = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"0"]}]}}"#));
+    let good = FakeServer::start(|_, stream| {
+        answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"1"]}]}}"#)
+    });
+    let bad = FakeServer::start(|_, stream| {
+        answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"0"]}]}}"#)
+    });
     let none = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[]}}"#));
     let run = |prometheus: &FakeServer| {
         // As Kubernetes hands words on: `$$` is `$`.
         let words = |key: &str| -> Vec<String> {
-            container[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().replace("$$", "$")).collect()
+            container[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|word| word.as_str().unwrap().replace("$$", "$"))
+                .collect()
         };
         let command = words("command");
-        assert!(!container["command"].to_string().contains("$(") && !container["command"].to_string().contains("$$"));
+        assert!(
+            !container["command"].to_string().contains("$(")
+                && !container["command"].to_string().contains("$$")
+        );
         let mut process = repo.command(&command[0]);
         process.args(&command[1..]).args(words("args"));
         for pair in container["env"].as_array().unwrap() {
             process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
         }
-        process.env("SMOKE_URL", good.endpoint()).env("PROMETHEUS", prometheus.endpoint()).env("REPORT_URL", &url);
+        process
+            .env("SMOKE_URL", good.endpoint())
+            .env("PROMETHEUS", prometheus.endpoint())
+            .env("REPORT_URL", &url);
         crate::support::run(process)
     };
     run(&good).says("ok").ok();
