@@ -26,6 +26,7 @@ pub mod json_schema;
 pub mod lineage;
 pub mod listing;
 pub mod lockfile;
+pub mod manifests;
 pub mod model_info;
 pub mod model_yaml;
 pub mod ops;

@@ -1,4 +1,6 @@
-//! The only file that names the YAML library: typed reading of small, untrusted documents.
+//! The only module that names the YAML library: typed reading of small, untrusted documents, and writing of documents for others.
+
+mod document;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::human;
+
+pub use document::document;
 
 /// Deserializes one YAML document; errors name `path` and, where known, line and column.
 ///

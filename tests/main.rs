@@ -4,6 +4,7 @@ mod support;
 
 mod compare;
 mod damage;
+mod deploy;
 mod docs;
 mod faults;
 mod filesystems;

@@ -8,6 +8,7 @@ pub mod check;
 pub mod checkout;
 pub mod compare;
 mod declared;
+pub mod deploy;
 pub mod diff;
 pub mod events;
 pub mod fetch;

@@ -24,6 +24,9 @@ use crate::remote::{self, MAX_PRESIGN};
 use crate::repo_config;
 use crate::repo_path::RepoPath;
 
+/// The schema of a lock file.
+pub const LOCK_SCHEMA: &str = "git-model/lock/v1";
+
 /// What to resolve, and how much to say.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -147,6 +150,20 @@ impl Resolved {
             data_digest: self.data_digest,
             files: Vec::new(),
         }
+    }
+
+    /// The text of a lock file; equal answers give equal text. Format: `docs/formats/lock.md`.
+    pub fn to_lock(&self) -> String {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            schema: &'a str,
+            #[serde(flatten)]
+            resolved: &'a Resolved,
+        }
+        let document = Document { schema: LOCK_SCHEMA, resolved: self };
+        let mut text = serde_json::to_string_pretty(&document).expect("plain data");
+        text.push('\n');
+        text
     }
 
     /// What must be the same for two answers to mean the same artifacts.

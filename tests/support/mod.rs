@@ -241,6 +241,13 @@ impl Output {
         assert!(self.stderr.contains("Usage: git model"), "{self}");
     }
 
+    /// The value of an option must have been refused.
+    #[track_caller]
+    pub fn fails_value(self) {
+        assert_eq!(self.code, 2, "{self}");
+        assert!(self.stderr.contains("invalid value"), "{self}");
+    }
+
     /// Standard output or standard error must hold this.
     #[track_caller]
     pub fn says(self, text: &str) -> Output {

@@ -1,12 +1,16 @@
 //! What the commands about stages share: `promote`, `rollback`, `retire`, `approve`, `outcome`.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
+use super::deploy::ImageArgs;
 use crate::cli::{Ui, render};
 use crate::error::{Error, Kind, Result};
 use crate::gates::Outcome as GateOutcome;
 use crate::human;
 use crate::ops::Ctx;
+use crate::ops::deploy;
 use crate::ops::events::{self, Options, Report, What};
 use crate::release::{Action, ModelName, Outcome, Reference, StageName, Wanted};
 
@@ -63,6 +67,11 @@ pub(crate) struct RollbackArgs {
     /// Go back to this version instead
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
+    /// Write its manifests into this directory of git model deploy, too
+    #[arg(long, value_name = "DIR")]
+    deploy: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
     #[command(flatten)]
     event: EventArgs,
 }
@@ -131,7 +140,24 @@ pub(super) fn promote(ui: &Ui, ctx: &Ctx, args: &PromoteArgs) -> Result<()> {
 
 pub(super) fn rollback(ui: &Ui, ctx: &Ctx, args: &RollbackArgs) -> Result<()> {
     let what = What::Rollback { to: args.to.as_deref().map(version).transpose()? };
-    happen(ui, ctx, &options(model(&args.name)?, &args.stage, what, &args.event)?, &args.event)
+    let options = options(model(&args.name)?, &args.stage, what, &args.event)?;
+    let Some(dir) = &args.deploy else {
+        return match args.images.is_empty() {
+            true => happen(ui, ctx, &options, &args.event),
+            false => Err(Error::usage("images are for the manifests: name their directory with --deploy")),
+        };
+    };
+    let manifests =
+        deploy::Options { dir: dir.clone(), images: args.images.images(), ..deploy::Options::default() };
+    let (report, written) = deploy::rollback(ctx, &options, &manifests)?;
+    if args.event.json {
+        let mut value = to_json(&report, &options);
+        value["deploy"] = super::deploy::to_json(&written, dir, options.dry_run);
+        return ui.json("event", value);
+    }
+    say(ui, &report, &options);
+    super::deploy::say(ui, &written, dir, options.dry_run);
+    Ok(())
 }
 
 pub(super) fn retire(ui: &Ui, ctx: &Ctx, args: &RetireArgs) -> Result<()> {
@@ -204,12 +230,17 @@ fn happen(ui: &Ui, ctx: &Ctx, options: &Options, args: &EventArgs) -> Result<()>
     if args.json {
         return ui.json("event", to_json(&report, options));
     }
+    say(ui, &report, options);
+    Ok(())
+}
+
+fn say(ui: &Ui, report: &Report, options: &Options) {
     let (name, stage) = (&options.name, &options.stage);
     let version = report.version.as_ref().map(|version| format!("v{version}")).unwrap_or_default();
     let before = report.before.as_ref().map_or("empty".to_owned(), |version| format!("v{version}"));
     if report.nothing_to_do {
         ui.say(format!("{name}#{stage}: nothing to do, it is {before} already"));
-        return Ok(());
+        return;
     }
     for verdict in
         report.verdicts.iter().filter(|verdict| options.dry_run || verdict.outcome == GateOutcome::Fail)
@@ -228,7 +259,6 @@ fn happen(ui: &Ui, ctx: &Ctx, options: &Options, args: &EventArgs) -> Result<()>
     let would = if options.dry_run { "would be: " } else { "" };
     let place = report.git_remote.as_deref().map(|remote| format!(" on {remote}")).unwrap_or_default();
     ui.say(format!("{name}#{stage}: {would}{did} ({}{place})", report.tag));
-    Ok(())
 }
 
 fn to_json(report: &Report, options: &Options) -> serde_json::Value {

@@ -5,6 +5,7 @@ mod check;
 mod checkout;
 mod compare;
 mod completions;
+mod deploy;
 mod diff;
 mod event;
 mod fetch;
@@ -82,6 +83,7 @@ pub(super) enum Inside {
     History(history::HistoryArgs),
     Resolve(resolve::ResolveArgs),
     Get(get::GetArgs),
+    Deploy(deploy::DeployArgs),
     Hook(hook::HookArgs),
 }
 
@@ -151,6 +153,7 @@ impl Inside {
             Inside::History(args) => history::run(ui, ctx, args),
             Inside::Resolve(args) => resolve::run(ui, ctx, args),
             Inside::Get(args) => get::run(ui, ctx, args),
+            Inside::Deploy(args) => deploy::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Global, Ui, context};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::fsio::{self, Durability};
 use crate::human;
 use crate::model_yaml::parse_duration;
@@ -193,7 +193,7 @@ pub(super) fn read_lock(path: &Path) -> Result<Resolved> {
             .hint("git model resolve --lock writes one")
     })?;
     match document.schema.as_str() {
-        "git-model/lock/v1" => Ok(document.resolved),
+        resolve::LOCK_SCHEMA => Ok(document.resolved),
         other => {
             Err(Error::new(format!("{}: schema `{}` is not known", path.display(), human::escape(other))))
         }
@@ -201,22 +201,12 @@ pub(super) fn read_lock(path: &Path) -> Result<Resolved> {
 }
 
 fn write_lock(path: &Path, resolved: &Resolved) -> Result<()> {
-    #[derive(serde::Serialize)]
-    struct Document<'a> {
-        schema: &'a str,
-        #[serde(flatten)]
-        resolved: &'a Resolved,
-    }
-    let document = Document { schema: "git-model/lock/v1", resolved };
-    let mut text =
-        serde_json::to_vec_pretty(&document).map_err(std::io::Error::other).context(path, "write")?;
-    text.push(b'\n');
     let path = if path.parent().is_some_and(|dir| dir.as_os_str().is_empty()) {
         Path::new(".").join(path)
     } else {
         path.to_path_buf()
     };
-    fsio::write_atomic(&path, &text, Durability::Full)
+    fsio::write_atomic(&path, resolved.to_lock().as_bytes(), Durability::Full)
 }
 
 pub(super) fn require_same(locked: &Resolved, resolved: &Resolved, path: &Path) -> Result<()> {

@@ -1,5 +1,7 @@
 //! `model.yaml`: what a person declares about a model. Format: `docs/formats/model-yaml.md`.
 
+mod deploy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::human;
 use crate::release::{ModelName, StageName};
 use crate::repo_path::RepoPath;
 use crate::yaml;
+
+pub use deploy::{Analysis, Business, Deploy, ImageRef, Limit, Resources, Smoke, Step, Supply};
 
 /// The name of the file that declares a model.
 pub const FILE_NAME: &str = "model.yaml";
@@ -197,6 +201,8 @@ pub struct Model {
     pub gates: Gates,
     /// What its stages ask for.
     pub stages: BTreeMap<StageName, Stage>,
+    /// How it is served.
+    pub deploy: Deploy,
     files: BTreeMap<Role, Vec<RepoPath>>,
 }
 
@@ -223,6 +229,8 @@ struct Raw {
     gates: Gates,
     #[serde(default, deserialize_with = "yaml::unique_map")]
     stages: BTreeMap<StageName, RawStage>,
+    #[serde(default)]
+    deploy: deploy::Raw,
 }
 
 #[derive(Deserialize)]
@@ -289,6 +297,7 @@ impl Model {
             data: checker.data(raw.data)?,
             gates: raw.gates,
             stages: checker.stages(raw.stages)?,
+            deploy: checker.deploy(raw.deploy)?,
             files,
         })
     }
@@ -529,6 +538,12 @@ stages:
   staging: {}
   canary: {promotes_from: [staging], soak: 24h}
   prod: {promotes_from: [canary], signed: true, approvals: 2}
+deploy:
+  image: ghcr.io/acme/serve:2@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee
+  port: 8080
+  canary: [{traffic: 5, pause: 30m}, {traffic: 40, pause: 1h}]
+  analysis: {business: {name: accepted, query: sum(accepted), min: 0.2}}
+  prometheus: http://prometheus:9090
 ";
 
     fn parse(text: &str) -> Result<Model> {
@@ -572,6 +587,18 @@ stages:
             ("max_drop: 0.002", "max_relative_increase: 0.1", 17, "for `direction: lower`"),
             ("[staging]", "[stagin]", 20, "no other stage"),
             ("soak: 24h", "soak: 1 day", 20, "not a duration"),
+            ("@sha256:e", ":e", 23, "must be pinned"),
+            ("@sha256:ee", "@sha256:e", 23, "not 64 hexadecimal digits"),
+            ("port: 8080", "port: 0", 24, "must not be 0"),
+            ("port: 8080", "prot: 8080", 24, "unknown field `prot`"),
+            ("port: 8080", "health: healthz", 24, "an absolute path"),
+            ("port: 8080", "namespace: A_b", 24, "a name of Kubernetes"),
+            ("port: 8080", "resources: {cpu: much}", 24, "a Kubernetes quantity"),
+            ("traffic: 40", "traffic: 4", 25, "must grow"),
+            ("pause: 30m", "pause: soon", 25, "not a duration"),
+            ("sum(accepted)", "'{{x}}'", 26, "must not have `{{`"),
+            (", min: 0.2", "", 26, "needs `min` or `max`"),
+            ("http://prom", "file:///prom", 27, "an http URL"),
         ] {
             assert!(FULL.contains(from), "{from}");
             let error = parse(&FULL.replacen(from, to, 1)).unwrap_err().one_line();

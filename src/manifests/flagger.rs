@@ -1,0 +1,112 @@
+//! Flagger: a `Deployment` that it copies, a `Canary` with steps, and a `MetricTemplate` for each metric.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Rollout, checks, kubernetes};
+use crate::error::Result;
+
+pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Value>>> {
+    let name = rollout.name();
+    // Flagger's own pattern: the pods of the target, not those of its copy.
+    let checks = checks::checks(&rollout.main, "{{ target }}-[0-9a-zA-Z]+(-[0-9a-zA-Z]+)")?;
+    let template = |check: &checks::Check| {
+        json!({
+            "apiVersion": "flagger.app/v1beta1",
+            "kind": "MetricTemplate",
+            "metadata": rollout.metadata(&rollout.main, &format!("{name}-{}", check.name)),
+            "spec": {
+                "provider": {"type": "prometheus", "address": rollout.main.settings.prometheus},
+                "query": check.query,
+            },
+        })
+    };
+    Ok(BTreeMap::from([
+        (
+            "deployment.yaml".to_owned(),
+            vec![kubernetes::deployment(rollout, &rollout.main, &name, None, None)],
+        ),
+        ("canary.yaml".to_owned(), vec![canary(rollout, &name, &checks)]),
+        ("metrics.yaml".to_owned(), checks.iter().map(template).collect()),
+    ]))
+}
+
+fn canary(rollout: &Rollout<'_>, name: &str, checks: &[checks::Check]) -> Value {
+    let workload = &rollout.main;
+    let settings = &workload.settings;
+    // One look for each step: Flagger knows one interval only, so the longest pause holds for all.
+    let interval = settings.canary.iter().map(|step| step.pause).max().unwrap_or(settings.analysis.interval);
+    let weights: Vec<u8> = settings.canary.iter().map(|step| step.traffic).collect();
+    let metric = |check: &checks::Check| {
+        json!({
+            "name": check.name,
+            "interval": minutes(interval),
+            "templateRef": {"name": format!("{name}-{}", check.name)},
+            "thresholdRange": {"max": check.max, "min": check.min},
+        })
+    };
+    let host = match &settings.namespace {
+        Some(namespace) => format!("{name}-canary.{namespace}"),
+        None => format!("{name}-canary"),
+    };
+    // The load tester gives it to a shell.
+    let command: Vec<String> =
+        checks::smoke_command(workload, &host).iter().map(|word| quoted(&word.replace("$$", "$"))).collect();
+    let mut webhooks = vec![json!({
+        "name": "smoke",
+        "type": "pre-rollout",
+        "url": settings.loadtester,
+        "timeout": "2m",
+        "metadata": {"type": "bash", "cmd": command.join(" ")},
+    })];
+    if let Some(url) = &settings.report {
+        let info = &workload.info;
+        webhooks.push(json!({
+            "name": "git-model",
+            "type": "post-rollout",
+            "url": url,
+            "retries": 5,
+            "metadata": {"model": info.model, "stage": rollout.stage.as_str(), "version": info.version},
+        }));
+    }
+    let ingress = settings.ingress.as_ref();
+    json!({
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "Canary",
+        "metadata": rollout.metadata(workload, name),
+        "spec": {
+            "analysis": {
+                "interval": minutes(interval),
+                "metrics": checks.iter().map(metric).collect::<Vec<_>>(),
+                "stepWeights": weights,
+                "threshold": settings.analysis.failures + 1,
+                "webhooks": webhooks,
+            },
+            "ingressRef": ingress
+                .map(|name| json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": name})),
+            "progressDeadlineSeconds": 1800,
+            "provider": ingress.map(|_| "nginx"),
+            "service": {"port": 80, "targetPort": settings.port},
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        },
+    })
+}
+
+/// A span as Flagger's schema takes it: minutes or seconds.
+fn minutes(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// A word for a shell; unlike a path, it may be an option.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
