@@ -2,6 +2,7 @@
 
 pub mod add;
 pub mod artifacts;
+pub mod attestations;
 pub mod bundle;
 mod candidate;
 pub mod check;
@@ -34,6 +35,7 @@ pub mod remotes;
 pub mod remove;
 pub mod resolve;
 pub mod run;
+pub mod sign;
 pub mod snapshot;
 mod stage;
 pub mod status;

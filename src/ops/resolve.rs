@@ -167,6 +167,19 @@ pub fn resolve_at_url(ctx: Ctx, options: &Options) -> Result<(Resolved, Ctx)> {
 }
 
 fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> Result<Resolved> {
+    Ok(load(registry, own, options)?.resolved)
+}
+
+/// What a reference means, with everything that is recorded about it.
+pub(super) struct Loaded {
+    pub(super) resolved: Resolved,
+    pub(super) candidate: Candidate,
+    /// When it was released, in Unix seconds; `None` of a commit, which only the clone itself can read.
+    pub(super) released: Option<i64>,
+}
+
+/// Resolves, and keeps what had to be read for it.
+pub(super) fn load(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> Result<Loaded> {
     let typed = &options.reference;
     let (name, wanted) = match Reference::parse(typed)? {
         Reference::Release { name, wanted } => (name, Asked::Release(wanted)),
@@ -178,7 +191,8 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
             })?;
             let commit = commit_of(ctx, typed)?;
             let candidate = Candidate::load(ctx, options.model.as_deref(), &commit)?;
-            return describe(ctx, options, &candidate, None, None, None);
+            let resolved = describe(ctx, options, &candidate, None, None, None)?;
+            return Ok(Loaded { resolved, candidate, released: None });
         }
     };
     let history = needed(registry, &name, &wanted)?;
@@ -190,7 +204,8 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
     prepare(registry, release)?;
     let candidate = Candidate::of_release(ctx, release)?;
     let signature = registry::signature(&ctx.git, &release.tag)?;
-    describe(ctx, options, &candidate, Some(release), stage, Some(signature))
+    let resolved = describe(ctx, options, &candidate, Some(release), stage, Some(signature))?;
+    Ok(Loaded { resolved, candidate, released: Some(release.tag.time) })
 }
 
 enum Asked {

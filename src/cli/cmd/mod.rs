@@ -29,6 +29,8 @@ mod remote;
 mod resolve;
 mod rm;
 mod run;
+mod sign;
+mod signature;
 mod status;
 mod sync;
 mod textconv;
@@ -82,6 +84,7 @@ pub(super) enum Inside {
     History(history::HistoryArgs),
     Resolve(resolve::ResolveArgs),
     Get(get::GetArgs),
+    Sign(sign::SignArgs),
     Hook(hook::HookArgs),
 }
 
@@ -114,6 +117,8 @@ impl Inside {
         match self {
             Inside::Resolve(args) if args.has_url() => Some(resolve::run_at_url(ui, global, args)),
             Inside::Get(args) if args.needs_no_clone() => Some(get::run_without_clone(ui, global, args)),
+            Inside::Sign(args) => sign::run_anywhere(ui, global, args),
+            Inside::Verify(args) => verify::run_anywhere(ui, global, args),
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
         }
@@ -151,6 +156,7 @@ impl Inside {
             Inside::History(args) => history::run(ui, ctx, args),
             Inside::Resolve(args) => resolve::run(ui, ctx, args),
             Inside::Get(args) => get::run(ui, ctx, args),
+            Inside::Sign(args) => sign::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }
