@@ -7,7 +7,9 @@ use super::remotes::{self, Purpose};
 use super::resolve::{self, Options, Resolved};
 use crate::error::{Error, Result};
 use crate::git::Oid;
+use crate::id::Digest;
 use crate::remote::Remote;
+use crate::repo_path::RepoPath;
 
 /// Where versions are looked up.
 pub enum Source<'c> {
@@ -70,9 +72,26 @@ impl<'c> Version<'c> {
         resolved.tag.clone().unwrap_or_else(|| format!("{} at {}", resolved.model, &resolved.commit[..10]))
     }
 
+    /// What has the cache, and may contact the store.
+    pub(super) fn store_ctx(&self) -> &Ctx {
+        self.own.unwrap_or_else(|| self.registry.ctx())
+    }
+
+    /// The bytes of a file that git has at its commit; `None` when it has none with this digest.
+    pub(super) fn file_of_git(&self, path: &RepoPath, sha256: Digest, max: u64) -> Result<Option<Vec<u8>>> {
+        let git = &self.ctx().git;
+        if let (Some(remote), Some(id)) = (self.registry.remote(), git.blob_id(self.commit(), path)?)
+            && self.released.is_some()
+        {
+            git.prefetch(remote, &[id])?;
+        }
+        let bytes = git.blob_at(self.commit(), path.as_str(), max)?;
+        Ok(bytes.filter(|bytes| Digest::of(bytes) == sha256))
+    }
+
     /// Opens its store.
     pub(super) fn store(&self, purpose: Purpose) -> Result<Remote> {
-        let ctx = self.own.unwrap_or_else(|| self.registry.ctx());
+        let ctx = self.store_ctx();
         let found = remotes::find(self.ctx(), None, Some(self.commit()))
             .map_err(|error| error.about("no store is set up for this version"))?;
         remotes::open(ctx, &found, purpose)

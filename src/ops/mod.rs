@@ -38,6 +38,7 @@ pub mod run;
 pub mod sign;
 pub mod snapshot;
 mod stage;
+pub mod statements;
 pub mod status;
 pub mod sync;
 pub mod verify;

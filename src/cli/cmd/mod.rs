@@ -31,6 +31,7 @@ mod rm;
 mod run;
 mod sign;
 mod signature;
+mod statement;
 mod status;
 mod sync;
 mod textconv;
@@ -85,6 +86,8 @@ pub(super) enum Inside {
     Resolve(resolve::ResolveArgs),
     Get(get::GetArgs),
     Sign(sign::SignArgs),
+    Sbom(statement::SbomArgs),
+    Provenance(statement::ProvenanceArgs),
     Hook(hook::HookArgs),
 }
 
@@ -118,6 +121,8 @@ impl Inside {
             Inside::Resolve(args) if args.has_url() => Some(resolve::run_at_url(ui, global, args)),
             Inside::Get(args) if args.needs_no_clone() => Some(get::run_without_clone(ui, global, args)),
             Inside::Sign(args) => sign::run_anywhere(ui, global, args),
+            Inside::Sbom(args) => statement::sbom_anywhere(ui, global, args),
+            Inside::Provenance(args) => statement::provenance_anywhere(ui, global, args),
             Inside::Verify(args) => verify::run_anywhere(ui, global, args),
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
@@ -157,6 +162,8 @@ impl Inside {
             Inside::Resolve(args) => resolve::run(ui, ctx, args),
             Inside::Get(args) => get::run(ui, ctx, args),
             Inside::Sign(args) => sign::run(ui, ctx, args),
+            Inside::Sbom(args) => statement::sbom(ui, ctx, args),
+            Inside::Provenance(args) => statement::provenance(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }
