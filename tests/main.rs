@@ -2,6 +2,7 @@
 
 mod support;
 
+mod attestations;
 mod compare;
 mod damage;
 mod docs;
@@ -21,6 +22,7 @@ mod remote_commands;
 mod remote_failures;
 mod remotes;
 mod repositories;
+mod scan;
 mod schemas;
 mod serving;
 mod tracking;

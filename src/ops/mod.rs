@@ -35,6 +35,7 @@ pub mod remotes;
 pub mod remove;
 pub mod resolve;
 pub mod run;
+pub mod scan;
 pub mod sign;
 pub mod snapshot;
 mod stage;

@@ -29,6 +29,7 @@ mod remote;
 mod resolve;
 mod rm;
 mod run;
+mod scan;
 mod sign;
 mod signature;
 mod statement;

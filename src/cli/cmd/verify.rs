@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::scan;
 use super::sign::Of;
 use super::signature::Signature;
 use crate::cli::{Global, Ui, render};
@@ -15,7 +16,7 @@ use crate::ops::{Ctx, snapshot, verify};
 /// directory is compared with what was signed. Exits with code 3 when something is not as it should be.
 #[derive(clap::Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// Only these artifacts; with --signature, one release, stage, commit or directory
+    /// Only these artifacts; with --signature, one release, stage, commit or directory; with --scan, any of these, or files
     #[arg(value_name = "PATH|REF")]
     paths: Vec<PathBuf>,
     /// Check a signature of OpenSSF Model Signing: of a release, the one in its store; of a directory, model.sig in it
@@ -30,8 +31,11 @@ pub(crate) struct VerifyArgs {
     /// Write the signature of the release that holds to this file
     #[arg(long, short, value_name = "FILE", requires = "signature")]
     output: Option<PathBuf>,
+    /// Tell what loading these files, or the weights of these releases, may run; pickles are read, never loaded
+    #[arg(long, group = "about", conflicts_with_all = ["signature", "data"])]
+    scan: bool,
     /// Read the repository at this URL instead of this clone
-    #[arg(long, value_name = "URL", requires = "signature")]
+    #[arg(long, value_name = "URL", requires = "about", conflicts_with = "data")]
     repo: Option<String>,
     /// Look at this outside data snapshot of a model instead, and tell what changed there since it was recorded
     #[arg(long, value_name = "NAME", conflicts_with = "paths", group = "about")]
@@ -102,6 +106,9 @@ impl VerifyArgs {
 
 /// Checks what needs no repository around. `None` when it does need one.
 pub(super) fn run_anywhere(ui: &Ui, global: &Global, args: &VerifyArgs) -> Option<Result<()>> {
+    if args.scan {
+        return scan::run_anywhere(ui, global, &args.paths, &args.of(), args.json);
+    }
     match args.signature()? {
         Ok(signature) => signature.run_anywhere(ui, global, &args.of()),
         Err(error) => Some(Err(error)),
@@ -109,6 +116,9 @@ pub(super) fn run_anywhere(ui: &Ui, global: &Global, args: &VerifyArgs) -> Optio
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &VerifyArgs) -> Result<()> {
+    if args.scan {
+        return scan::run(ui, ctx, &args.paths, &args.of(), args.json);
+    }
     if let Some(signature) = args.signature() {
         return signature?.run(ui, ctx, &args.of());
     }
