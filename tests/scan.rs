@@ -72,7 +72,7 @@ fn malicious_pickles_are_named_and_never_loaded() {
     repo.sh("python3 -c 'import pickle; pickle.load(open(\"evil/system-0.pkl\", \"rb\"))'").ok();
     assert!(repo.exists("ran"));
     repo.model(["verify", "--scan"]).fails(2, "name files, directories or releases");
-    repo.model(["verify", "--scan", "absent.pkl"]).fails(1, "absent.pkl");
+    repo.model(["verify", "--scan", "absent.pkl"]).says("no such file here").fails(2, "absent.pkl");
 }
 
 #[test]
@@ -84,6 +84,7 @@ fn a_release_is_scanned_and_a_gate_keeps_formats_out() {
     pickles(&repo);
     repo.sh("cp evil/nested-in-torch.pt m/weights.pt; rm -r evil good make.py").ok();
     repo.model(["add", "m/weights.pt"]).ok();
+    repo.write("m/eval.json", r#"{"auc": 0.3}"#);
     declare(&repo, "weights.safetensors", "weights.pt");
     record(&repo, "a pickle");
     repo.model(["release", "churn", "2.0.0"]).ok();
@@ -102,6 +103,7 @@ fn a_release_is_scanned_and_a_gate_keeps_formats_out() {
     repo.model(["check", "churn"]).says("torch is not among safetensors, gguf, onnx").fails(3, "churn");
     repo.model(["release", "churn", "3.0.0"]).fails(3, "formats: torch is not among");
     declare(&repo, "", "gates: {formats: [safetensors, gguf, onnx]}\n");
+    repo.write("m/eval.json", r#"{"auc": 0.4}"#);
     record(&repo, "tensors only");
     repo.model(["check", "churn"]).says("pass  formats").ok();
     repo.model(["release", "churn", "3.0.0"]).ok();

@@ -46,7 +46,12 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, targets: &[PathBuf], of: &Of, json: bool) 
         let path: &Path = target;
         let one = match path.exists() {
             true => scan::scan_path(path, &ctx.interrupt)?,
-            false => scan::scan_version(&of.in_clone(ctx, &path.to_string_lossy())?)?,
+            false => {
+                let version = of.in_clone(ctx, &path.to_string_lossy());
+                scan::scan_version(
+                    &version.map_err(|error| error.hint("there is no such file here, either"))?,
+                )?
+            }
         };
         Ok(report.and(one))
     };
