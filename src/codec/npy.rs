@@ -76,6 +76,11 @@ impl Array {
         self.item.is_none()
     }
 
+    /// Bytes in front of the elements.
+    pub(super) fn header(&self) -> u64 {
+        self.header
+    }
+
     /// The tensor, checked against the size of the array's file. `start` is the position of the elements, when they are
     /// stored as they are.
     pub(super) fn into_tensor(self, name: &str, file: u64, start: Option<u64>) -> Result<Tensor> {

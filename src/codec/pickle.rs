@@ -68,6 +68,8 @@ pub(super) struct Named {
     pub(super) stopped: usize,
     /// Whether Python might go on where the walk stopped.
     pub(super) lost: bool,
+    /// Whether the data ended before the pickle did.
+    pub(super) ran_out: bool,
 }
 
 /// Lists what a pickle names. Of one that Python cannot load to its end, everything up to where Python stops.

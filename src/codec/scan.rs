@@ -55,7 +55,8 @@ const MAX_FINDINGS: usize = 1000;
 /// What was found about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// The format, where loading it can run code: `pickle`, `torch`, `npy`, `npz`, `zip`, `hdf5`. `None` of all others.
+    /// The format, where loading it can run code: `pickle`, `torch`, `npy`, `npz`, `zip`, `hdf5`. `None` of all others, such
+    /// as arrays of numbers.
     pub format: Option<&'static str>,
     /// What is not known to be harmless.
     pub findings: Vec<Finding>,
@@ -76,7 +77,7 @@ pub struct Finding {
 
 /// Looks into a file of `size` bytes. `name` is its path or file name.
 pub fn scan(file: &mut (impl Read + Seek), size: u64, name: &str) -> Result<Scanned> {
-    let mut scan = Scan { found: Scanned::default(), room: MAX_UNPACKED };
+    let mut scan = Scan { found: Scanned::default(), room: MAX_UNPACKED, met: false };
     scan.found.format = scan.look(&mut Input::new(file, size)?, name, &[])?;
     Ok(scan.found)
 }
@@ -85,6 +86,8 @@ struct Scan {
     found: Scanned,
     /// Bytes that may still be unpacked.
     room: u64,
+    /// Whether anything was looked into that can hold code.
+    met: bool,
 }
 
 impl Scan {
@@ -92,10 +95,10 @@ impl Scan {
     fn look(&mut self, input: &mut Input<'_>, name: &str, within: &[String]) -> Result<Option<&'static str>> {
         let start = input.peek()?;
         if zip::starts_like(&start) {
-            return self.look_into_archive(input, within).map(Some);
+            return self.look_into_archive(input, within);
         }
         if start.starts_with(npy::MAGIC) {
-            return self.look_into_array(input, within).map(Some);
+            return self.look_into_array(input, within);
         }
         if start.starts_with(HDF5) {
             self.look_for_lambda(input, within)?;
@@ -111,12 +114,13 @@ impl Scan {
         }
         let bytes = read_at_most(input, MAX_PICKLE)?;
         let cut = input.size() > MAX_PICKLE;
-        self.look_into_pickles(&bytes, cut, within);
+        self.look_into_pickles(&bytes, 0, cut, within);
         Ok(Some("pickle"))
     }
 
-    /// Walks one pickle after the other.
-    fn look_into_pickles(&mut self, bytes: &[u8], cut: bool, within: &[String]) {
+    /// Walks one pickle after the other. They begin at `start` of the file, and are `cut` where they are not all there.
+    fn look_into_pickles(&mut self, bytes: &[u8], start: u64, cut: bool, within: &[String]) {
+        self.met = true;
         if let Some((_, program)) = COMPRESSED.iter().find(|(mark, _)| bytes.starts_with(mark)) {
             return self.find(
                 within,
@@ -133,7 +137,7 @@ impl Scan {
         for _ in 0..pickles {
             let named = names(&bytes[at..]);
             for global in named.globals.into_iter().filter(|global| !is_harmless(&global.name)) {
-                let position = (at + global.at) as u64;
+                let position = start + (at + global.at) as u64;
                 let what = "not known to be harmless".to_owned();
                 self.find(within, Some(global.name), Some(position), what);
             }
@@ -141,53 +145,66 @@ impl Scan {
                 Some(end) if at + end < bytes.len() => at += end,
                 Some(_) if !cut => return,
                 // Python does not get any further either.
-                None if !named.lost && !cut => return,
+                None if !(named.lost || cut && named.ran_out) => return,
                 _ => {
-                    let position = Some((at + named.stopped) as u64);
+                    let position = Some(start + (at + named.stopped) as u64);
                     let what = "a pickle that could not be followed to its end".to_owned();
                     return self.find(within, None, position, what);
                 }
             }
         }
         if pickles == MAX_PICKLES {
-            self.find(within, None, Some(at as u64), format!("more than {MAX_PICKLES} pickles in a row"));
+            self.find(
+                within,
+                None,
+                Some(start + at as u64),
+                format!("more than {MAX_PICKLES} pickles in a row"),
+            );
         }
     }
 
     /// An array of objects, or of structures that may hold some, is a pickle behind its description.
-    fn look_into_array(&mut self, input: &mut Input<'_>, within: &[String]) -> Result<&'static str> {
+    fn look_into_array(&mut self, input: &mut Input<'_>, within: &[String]) -> Result<Option<&'static str>> {
         match Array::read(input) {
             Ok(array) if array.may_hold_objects() => {
+                let start = input.at();
                 let bytes = read_at_most(input, MAX_PICKLE)?;
                 let cut = input.left() > 0;
-                self.look_into_pickles(&bytes, cut, within);
+                self.look_into_pickles(&bytes, start, cut, within);
             }
-            Ok(_) => {}
+            Ok(_) => return Ok(None),
             Err(error) => self.find(within, None, None, format!("cannot be read: {}", error.one_line())),
         }
-        Ok("npy")
+        Ok(Some("npy"))
     }
 
-    fn look_into_archive(&mut self, input: &mut Input<'_>, within: &[String]) -> Result<&'static str> {
+    /// `None` of an archive in which there is nothing that can hold code.
+    fn look_into_archive(
+        &mut self,
+        input: &mut Input<'_>,
+        within: &[String],
+    ) -> Result<Option<&'static str>> {
         let archive = match Archive::read(input) {
             Ok(archive) => archive,
             Err(error) => {
                 self.find(within, None, None, format!("cannot be read: {}", error.one_line()));
-                return Ok("zip");
+                return Ok(Some("zip"));
             }
         };
         let is_checkpoint = torch::is_checkpoint(&archive);
         for member in &archive.members {
             // The bytes of tensors, of which some may start as anything.
-            let is_storage = is_checkpoint && member.name.contains("/data/");
+            let is_storage =
+                is_checkpoint && member.name.contains("/data/") && extension(&member.name).is_empty();
             if !is_storage && !member.name.ends_with('/') {
                 self.look_into_member(input, member, within)?;
             }
         }
         Ok(match is_checkpoint {
-            true => "torch",
-            false if npz::has_arrays(&archive) => "npz",
-            false => "zip",
+            true => Some("torch"),
+            false if !self.met && self.found.findings.is_empty() => None,
+            false if npz::has_arrays(&archive) => Some("npz"),
+            false => Some("zip"),
         })
     }
 
@@ -225,14 +242,15 @@ impl Scan {
         }
         let mut unpacked = Cursor::new(head).chain(unpacked);
         // Most arrays are large numbers; their description tells so, and nothing else of them is read.
-        let array = is_array.then(|| Array::read(&mut unpacked));
-        match array {
+        let mut behind = 0;
+        match is_array.then(|| Array::read(&mut unpacked)) {
             Some(Ok(array)) if !array.may_hold_objects() => return Ok(()),
+            Some(Ok(array)) => behind = array.header(),
             Some(Err(error)) => {
                 self.find(&path, None, None, format!("cannot be read: {}", error.one_line()));
                 return Ok(());
             }
-            _ => {}
+            None => {}
         }
         let limit = MAX_PICKLE.min(self.room);
         let mut bytes = Vec::new();
@@ -244,7 +262,7 @@ impl Scan {
         }
         let whole = bytes.len() as u64 <= limit;
         if is_array {
-            self.look_into_pickles(&bytes, !whole, &path);
+            self.look_into_pickles(&bytes, behind, !whole, &path);
             return Ok(());
         }
         if !whole && !starts_like_pickle(&bytes) {
@@ -260,7 +278,7 @@ impl Scan {
             return Ok(());
         }
         if !whole {
-            self.look_into_pickles(&bytes, true, &path);
+            self.look_into_pickles(&bytes, 0, true, &path);
             return Ok(());
         }
         let size = bytes.len() as u64;
@@ -270,6 +288,7 @@ impl Scan {
 
     /// The configuration of a Keras model, whose Lambda layers hold code.
     fn look_into_config(&mut self, bytes: &[u8], within: &[String]) {
+        self.met = true;
         match serde_json::from_slice::<serde_json::Value>(bytes) {
             Ok(config) if has_lambda(&config) => self.find_lambda(within),
             Ok(_) => {}

@@ -4,7 +4,7 @@
 //! made of, and plain containers. Names count whole: a dotted one could reach anything.
 
 /// By module. Each was looked at for whether it calls what it is given, imports, or opens files.
-const HARMLESS: [(&str, &[&str]); 21] = [
+const HARMLESS: [(&str, &[&str]); 22] = [
     ("collections", &["Counter", "OrderedDict", "defaultdict", "deque"]),
     ("builtins", BUILTINS),
     ("__builtin__", BUILTINS),
@@ -15,6 +15,7 @@ const HARMLESS: [(&str, &[&str]); 21] = [
     ("uuid", &["UUID"]),
     ("pathlib", &["Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath", "PureWindowsPath"]),
     ("numpy", &["dtype", "ndarray", "bool_"]),
+    ("numpy.core._internal", &["_reconstruct"]),
     ("numpy.core.multiarray", &["_reconstruct", "scalar"]),
     ("numpy._core.multiarray", &["_reconstruct", "scalar"]),
     ("numpy.core.numeric", &["_frombuffer"]),

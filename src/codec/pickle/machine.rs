@@ -30,6 +30,8 @@ pub(super) struct Machine<'a> {
     globals: Vec<Global>,
     noted: HashSet<String>,
     lost: bool,
+    /// Whether the data ended before the pickle did.
+    ran_out: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -49,6 +51,7 @@ impl<'a> Machine<'a> {
             end: whole.then(|| pickle.len() - machine.rest.len()),
             stopped: machine.at,
             lost: machine.lost,
+            ran_out: machine.ran_out,
         }
     }
 
@@ -197,7 +200,10 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length)?;
+        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
+            self.ran_out = true;
+            return None;
+        };
         self.rest = rest;
         Some(taken)
     }
@@ -224,7 +230,8 @@ impl<'a> Machine<'a> {
     }
 
     fn line_bytes(&mut self) -> Option<&'a [u8]> {
-        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
+        // Without a line feed there are not enough bytes for one.
+        let end = self.rest.iter().position(|&byte| byte == b'\n').unwrap_or(self.rest.len());
         Some(&self.take(end + 1)?[..end])
     }
 

@@ -46,6 +46,8 @@ fn bytes_that_are_no_pickle_are_left_alone() {
     let both = [b"G\0\0\0\0\0\0\0{", EVIL, &[b'N'; 99]].concat();
     assert_eq!(found(&both, "m.pkl"), [":os system"]);
     let storage = archive(&[stored("a/data.pkl", b"N."), stored("a/data/0", EVIL)]);
+    let called_so = archive(&[stored("a/data.pkl", b"N."), stored("a/data/0.pkl", EVIL)]);
+    assert_eq!(found(&called_so, "m.pt"), ["a/data/0.pkl:os system"]);
     assert_eq!(look(&storage, "m.pt"), Scanned { format: Some("torch"), findings: Vec::new() });
 }
 
@@ -72,7 +74,12 @@ fn arrays_of_objects_are_pickles() {
     };
     assert_eq!(found(&array("'|O'", EVIL), "a.npy"), [":os system"]);
     assert_eq!(found(&array("[('a', '|O')]", EVIL), "a.npy"), [":os system"]);
-    assert_eq!(found(&array("'<f8'", EVIL), "a.npy"), [""; 0]);
+    assert_eq!(look(&array("'<f8'", EVIL), "a.npy"), Scanned::default(), "numbers are no code");
+    let object = array("'|O'", EVIL);
+    let position = look(&object, "a.npy").findings[0].position;
+    assert_eq!(position, Some((object.len() - EVIL.len()) as u64));
+    assert_eq!(look(&archive(&[stored("a.npy", &object)]), "a.npz").findings[0].position, position);
+    assert_eq!(look(&archive(&[stored("a.npy", &array("'<f8'", EVIL))]), "a.npz"), Scanned::default());
     let packed = archive(&[deflated("a.npy", &array("'|O'", EVIL)), stored("b.npy", &array("'<f8'", EVIL))]);
     assert_eq!(found(&packed, "a.npz"), ["a.npy:os system"]);
 }
@@ -85,6 +92,15 @@ fn lambda_layers_are_code() {
     let h5 = [HDF5, &[0; (1 << 20) - 20], br#"{"class_name": "Lambda"}"#].concat();
     assert!(found(&h5, "m.h5")[0].contains("Lambda"));
     assert_eq!(found(HDF5, "m.h5"), [""; 0]);
+}
+
+#[test]
+fn what_is_too_large_is_a_finding_only_where_it_matters() {
+    let size = MAX_PICKLE as usize + 1;
+    let mut numbers = vec![0; size];
+    assert_eq!(found(&numbers, "m.bin"), [""; 0], "Python stops at the first byte");
+    numbers[..5].copy_from_slice(b"B\xff\xff\xff\x7f");
+    assert!(found(&numbers, "m.bin")[0].contains("could not be followed"));
 }
 
 #[test]
