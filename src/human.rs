@@ -67,6 +67,28 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// A time of Unix seconds as RFC 3339 has it, UTC. `None` of one that no calendar has.
+pub fn rfc3339(seconds: i64) -> Option<String> {
+    Some(chrono::DateTime::from_timestamp(seconds, 0)?.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}
+
+/// Unix seconds of a time as RFC 3339 has it.
+pub fn unix_seconds(text: &str) -> Option<i64> {
+    Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp())
+}
+
+/// Text as a part of a URL: all but letters, digits, `-._~` and what is to be kept is percent-encoded.
+pub fn percent_encode(text: &str, keep: &[u8]) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
 /// An argument as it can be pasted into a POSIX shell.
 pub fn shell_quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-#".contains(c);

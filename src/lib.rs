@@ -7,10 +7,11 @@
 //! - floor 3: [`ops`]: one file per use case; returns data, prints nothing
 //! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`], [`execution`]: each owns one outside world
 //! - floor 1: values and formats. Storage: [`mod@pointer`], [`tree`], [`repo_config`], [`remote_url`], [`listing`]. Models:
-//!   [`model_yaml`], [`lineage`], [`model_info`], [`release`]. What they are made of: [`codec`], [`values`], [`lockfile`],
+//!   [`model_yaml`], [`lineage`], [`model_info`], [`release`], [`attest`]. What they are made of: [`codec`], [`values`], [`lockfile`],
 //!   [`json_schema`], [`yaml`]
 //! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`], [`secrets`]: ground
 
+pub mod attest;
 pub mod cache;
 pub mod cli;
 pub mod codec;

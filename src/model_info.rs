@@ -133,24 +133,10 @@ impl ModelInfo {
         let pairs: Vec<String> = self
             .pairs()
             .into_iter()
-            .map(|(name, value)| format!("{}={}", key(name), percent_encode(&value)))
+            .map(|(name, value)| format!("{}={}", key(name), human::percent_encode(&value, b"/:@")))
             .collect();
         pairs.join(",")
     }
-}
-
-fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b'@' => {
-                out.push(byte as char);
-            }
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-        out
-    })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 5] = [
         "model_info",
         "gates",
         "manifests",
+        "attest",
     ],
     &["git", "cache", "worktree", "remote", "config", "execution"],
     &["ops"],
@@ -29,7 +30,7 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 15] = [
+const OWNERS: [(&str, &str); 16] = [
     ("git2::", "git"),
     ("object_store::", "remote"),
     ("reqwest::", "remote"),
@@ -43,6 +44,7 @@ const OWNERS: [(&str, &str); 15] = [
     ("signal_hook::", "execution"),
     ("serde_yaml::", "yaml"),
     ("sha2::", "id"),
+    ("aws_lc_rs::", "attest"),
     ("println!", "cli"),
     ("process::exit", "nobody"),
 ];

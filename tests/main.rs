@@ -2,6 +2,7 @@
 
 mod support;
 
+mod attestations;
 mod compare;
 mod damage;
 mod deploy;
@@ -36,6 +37,7 @@ mod remote_commands;
 mod remote_failures;
 mod remotes;
 mod repositories;
+mod scan;
 mod schemas;
 mod serving;
 mod tracking;

@@ -16,6 +16,7 @@ mod onnx;
 mod pickle;
 mod protobuf;
 mod safetensors;
+pub mod scan;
 mod summary;
 mod torch;
 mod zip;

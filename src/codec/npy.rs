@@ -71,6 +71,16 @@ impl Array {
             .ok_or_else(|| Error::new("its description is not the one of an array"))
     }
 
+    /// Whether what follows may be a pickle: of objects, or of structures that have some.
+    pub(super) fn may_hold_objects(&self) -> bool {
+        self.item.is_none()
+    }
+
+    /// Bytes in front of the elements.
+    pub(super) fn header(&self) -> u64 {
+        self.header
+    }
+
     /// The tensor, checked against the size of the array's file. `start` is the position of the elements, when they are
     /// stored as they are.
     pub(super) fn into_tensor(self, name: &str, file: u64, start: Option<u64>) -> Result<Tensor> {

@@ -1,12 +1,14 @@
-//! The tensors that a PyTorch pickle describes, found without running it.
+//! The tensors that a PyTorch pickle describes, and the functions and classes that any pickle names, found without running it.
 //!
-//! Source: the opcodes of Python's `pickletools`, protocols 2 to 5. Nothing is imported or called. What the reader knows is
+//! Source: the opcodes of Python's `pickletools`, protocols 0 to 5. Nothing is imported or called. What the reader knows is
 //! data: containers, texts, numbers, and the three calls that every state dict is made of. All other calls leave a value
 //! that is only known to exist. Values are kept once and refer to each other by number, so that a small pickle cannot
 //! describe a large structure.
 
+mod harmless;
 mod machine;
 
+pub(super) use harmless::is_harmless;
 use machine::Machine;
 
 /// Containers nested deeper are not looked into; it also ends the walk around a cycle.
@@ -38,12 +40,41 @@ pub(super) struct Described {
 }
 
 /// All tensors that can be reached from the pickle's value through containers with plain keys. `None` when the pickle is
-/// damaged, too large, or holds opcodes that `torch.save` does not write.
+/// damaged or too large.
 pub(super) fn tensors(pickle: &[u8]) -> Option<Vec<Described>> {
     let (values, root) = Machine::run(pickle)?;
     let mut walk = Walk { values: &values, room: MAX_FOUND, found: Vec::new() };
     walk.visit(root, "", 0)?;
     Some(walk.found)
+}
+
+/// A function or class that a pickle names, which Python looks up and may call when it loads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Global {
+    /// Module and name, as the pickle has them, or why they cannot be told. Untrusted text.
+    pub(super) name: String,
+    /// Where it is named first, in bytes from the start of the pickle.
+    pub(super) at: usize,
+}
+
+/// What a pickle names.
+#[derive(Debug)]
+pub(super) struct Named {
+    /// Each once, in the order of the first time.
+    pub(super) globals: Vec<Global>,
+    /// Where what follows the pickle begins; `None` when it could not be followed to its end.
+    pub(super) end: Option<usize>,
+    /// The last opcode that was looked at.
+    pub(super) stopped: usize,
+    /// Whether Python might go on where the walk stopped.
+    pub(super) lost: bool,
+    /// Whether the data ended before the pickle did.
+    pub(super) ran_out: bool,
+}
+
+/// Lists what a pickle names. Of one that Python cannot load to its end, everything up to where Python stops.
+pub(super) fn names(pickle: &[u8]) -> Named {
+    Machine::names(pickle)
 }
 
 /// The number of a value.

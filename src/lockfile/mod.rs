@@ -63,6 +63,21 @@ pub fn packages(bytes: &[u8], file_name: &str) -> Result<Option<BTreeMap<String,
     Ok(Some(found.joined()))
 }
 
+/// Whether [`packages`] knows files of this name, which may be a path.
+pub fn is_known(file_name: &str) -> bool {
+    NAMES.contains(&file_name.rsplit('/').next().unwrap_or(file_name))
+}
+
+/// The type of the packages of a lock in package URLs; `None` where they come from several places.
+pub fn purl_type(file_name: &str) -> Option<&'static str> {
+    match file_name.rsplit('/').next().unwrap_or(file_name) {
+        "uv.lock" | "poetry.lock" | "Pipfile.lock" | "requirements.txt" => Some("pypi"),
+        "Cargo.lock" => Some("cargo"),
+        "package-lock.json" => Some("npm"),
+        _ => None,
+    }
+}
+
 /// The packages found so far.
 #[derive(Default)]
 struct Packages {

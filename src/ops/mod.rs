@@ -2,6 +2,7 @@
 
 pub mod add;
 pub mod artifacts;
+pub mod attestations;
 pub mod bundle;
 mod candidate;
 pub mod check;
@@ -37,8 +38,11 @@ pub mod remotes;
 pub mod remove;
 pub mod resolve;
 pub mod run;
+pub mod scan;
+pub mod sign;
 pub mod snapshot;
 mod stage;
+pub mod statements;
 pub mod status;
 pub mod sync;
 pub mod verify;

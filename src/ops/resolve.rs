@@ -188,6 +188,19 @@ pub fn resolve_at_url(ctx: Ctx, options: &Options) -> Result<(Resolved, Ctx)> {
 }
 
 fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> Result<Resolved> {
+    Ok(load(registry, own, options)?.resolved)
+}
+
+/// What a reference means, with everything that is recorded about it.
+pub(super) struct Loaded {
+    pub(super) resolved: Resolved,
+    pub(super) candidate: Candidate,
+    /// When it was released, in Unix seconds; `None` of a commit, which only the clone itself can read.
+    pub(super) released: Option<i64>,
+}
+
+/// Resolves, and keeps what had to be read for it.
+pub(super) fn load(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> Result<Loaded> {
     let typed = &options.reference;
     let (name, wanted) = match Reference::parse(typed)? {
         Reference::Release { name, wanted } => (name, Asked::Release(wanted)),
@@ -204,7 +217,8 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
             })?;
             let commit = commit_of(ctx, typed)?;
             let candidate = Candidate::load(ctx, options.model.as_deref(), &commit)?;
-            return describe(ctx, options, &candidate, None, None, None);
+            let resolved = describe(ctx, options, &candidate, None, None, None)?;
+            return Ok(Loaded { resolved, candidate, released: None });
         }
     };
     let history = needed(registry, &name, &wanted)?;
@@ -222,7 +236,7 @@ fn resolve_in(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options) -> 
     };
     let mut resolved = describe(ctx, options, &candidate, Some(release), stage, Some(signature))?;
     resolved.warnings.extend(warning);
-    Ok(resolved)
+    Ok(Loaded { resolved, candidate, released: Some(release.tag.time) })
 }
 
 /// Refuses what a stage holds if the rules ask for signatures there and those of the event or the release are not good.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
 
 use super::{Receive, Remote, connect, layout};
 use crate::error::{Error, Result};
@@ -49,6 +50,38 @@ impl Remote {
             keys.sort();
             Ok(keys)
         })
+    }
+}
+
+impl Remote {
+    /// Keeps something that was attested about a model after its release; returns its key. The same bytes again change nothing.
+    pub fn attest(&self, model: &Digest, bytes: Vec<u8>) -> Result<String> {
+        let key = layout::attest_key(&self.url, model)?.join(Digest::of(&bytes).to_hex());
+        self.wait(async {
+            let put = self.store.put(&key, PutPayload::from(bytes)).await;
+            put.map(|_| key.to_string()).map_err(|error| self.failed("cannot be written to", &error))
+        })
+    }
+
+    /// What was attested under a key of [`Remote::attestations`], checked against it. `None` when it is larger than `max`.
+    pub fn attestation(&self, key: &str, max: u64) -> Result<Option<Vec<u8>>> {
+        let path = Path::parse(key)
+            .map_err(|error| Error::new(format!("{}: not a key", self.url)).caused_by(error))?;
+        let most = usize::try_from(max).unwrap_or(usize::MAX);
+        let size = self.wait(async {
+            self.store.head(&path).await.map_err(|error| self.failed("cannot be read", &error))
+        })?;
+        if size.size > max {
+            return Ok(None);
+        }
+        let bytes = self.wait(self.read_small(&path, most))?;
+        match bytes.filter(|bytes| path.filename() == Some(Digest::of(bytes).to_hex().as_str())) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => {
+                let key = human::escape(key);
+                Err(Error::refused(format!("{}: {key} does not hold what its name says", self.url)))
+            }
+        }
     }
 }
 

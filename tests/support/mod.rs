@@ -309,6 +309,11 @@ pub fn skip(test: &str, reason: &str) {
     }
 }
 
+/// A file that is committed below `tests/data`.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
 /// Something that `tests/setup` put into the cache outside the checkout.
 pub fn prepared(name: &str) -> PathBuf {
     let cache = std::env::var_os("GIT_MODEL_TEST_CACHE").map(PathBuf::from).unwrap_or_else(|| {

@@ -30,6 +30,10 @@ mod remote;
 mod resolve;
 mod rm;
 mod run;
+mod scan;
+mod sign;
+mod signature;
+mod statement;
 mod status;
 mod sync;
 mod textconv;
@@ -84,6 +88,9 @@ pub(super) enum Inside {
     Resolve(resolve::ResolveArgs),
     Get(get::GetArgs),
     Deploy(deploy::DeployArgs),
+    Sign(sign::SignArgs),
+    Sbom(statement::SbomArgs),
+    Provenance(statement::ProvenanceArgs),
     Hook(hook::HookArgs),
 }
 
@@ -116,6 +123,10 @@ impl Inside {
         match self {
             Inside::Resolve(args) if args.has_url() => Some(resolve::run_at_url(ui, global, args)),
             Inside::Get(args) if args.needs_no_clone() => Some(get::run_without_clone(ui, global, args)),
+            Inside::Sign(args) => sign::run_anywhere(ui, global, args),
+            Inside::Sbom(args) => statement::sbom_anywhere(ui, global, args),
+            Inside::Provenance(args) => statement::provenance_anywhere(ui, global, args),
+            Inside::Verify(args) => verify::run_anywhere(ui, global, args),
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
         }
@@ -154,6 +165,9 @@ impl Inside {
             Inside::Resolve(args) => resolve::run(ui, ctx, args),
             Inside::Get(args) => get::run(ui, ctx, args),
             Inside::Deploy(args) => deploy::run(ui, ctx, args),
+            Inside::Sign(args) => sign::run(ui, ctx, args),
+            Inside::Sbom(args) => statement::sbom(ui, ctx, args),
+            Inside::Provenance(args) => statement::provenance(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }

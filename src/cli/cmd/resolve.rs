@@ -96,9 +96,13 @@ pub(super) fn run_at_url(ui: &Ui, global: &Global, args: &ResolveArgs) -> Result
 }
 
 pub(super) fn at_url(ui: &Ui, global: &Global, url: &str, options: &Options) -> Result<(Resolved, Ctx)> {
+    resolve::resolve_at_url(open_url(ui, global, url)?, options)
+}
+
+/// Opens the mirror of a URL.
+pub(super) fn open_url(ui: &Ui, global: &Global, url: &str) -> Result<Ctx> {
     let git = registry::open_url(url, global.offline)?;
-    let ctx = context(ui, git, global, true)?;
-    resolve::resolve_at_url(ctx, options)
+    context(ui, git, global, true)
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ResolveArgs) -> Result<()> {
@@ -165,6 +169,9 @@ fn text(ui: &Ui, resolved: &Resolved) -> Result<()> {
         let said =
             signature.said.as_deref().map(|said| format!(" ({})", human::escape(said))).unwrap_or_default();
         ui.out(format!("{:<12} {}{said}", "signature", signature.state))?;
+    }
+    for key in resolved.attestations.iter().flatten() {
+        ui.out(format!("{:<12} {}", "attested", human::escape(key)))?;
     }
     for file in &resolved.files {
         ui.out(format!(

@@ -122,7 +122,7 @@ fn damage_is_none_and_never_panics() {
         }
     }
     for bad in
-        [&b"I1\n."[..], b"NN(\x86.", b"N(\x85N.", b"h\x05.", b"N(0.", b"N(\x85.", b"(NNNu.", b"}(Nu.", b"."]
+        [&b"\xff."[..], b"NN(\x86.", b"N(\x85N.", b"h\x05.", b"(0.", b"N(\x85.", b"(NNNu.", b"}(Nu.", b"."]
     {
         assert_eq!(names(bad), None, "{bad:?}");
     }
@@ -143,4 +143,49 @@ fn repetition_and_cycles_end() {
     let pushes = [&vec![b'N'; MAX_PUSHES + 1][..], b"."].concat();
     assert_eq!(names(&pushes), None);
     assert!(names(&pushes[1..]).is_some());
+}
+
+fn named(pickle: &[u8]) -> Vec<String> {
+    super::names(pickle).globals.into_iter().map(|global| global.name).collect()
+}
+
+#[test]
+fn every_way_to_name_a_function_is_seen() {
+    let memo = b"\x80\x04\x8c\x06system\x94\x8c\x02os\x94h\x010h\x01h\x00\x93\x8c\x02id\x85R.";
+    for (pickle, expected) in [
+        (&b"cos\nsystem\n(S'id'\ntR."[..], "os system"),
+        (b"(S'id'\nios\nsystem\n.", "os system"),
+        (b"(cos\nsystem\nS'id'\no.", "os system"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "os system"),
+        (b"\x80\x04U\x02osT\x06\0\0\0system\x93.", "os system"),
+        (b"Vos\nS'system'\n\x93.", "os system"),
+        (b"Vos\np7\n0Vsystem\ng7\n2\x93.", "os os"),
+        (b"\x80\x02cbuiltins\neval\nX\x01\0\0\x001\x85R.", "builtins eval"),
+        (memo, "os system"),
+        (b"\x80\x02\x82\x05.", "extension code 5"),
+        (b"\x80\x02\x84\x05\0\x01\0.", "extension code 65541"),
+        (b"\x80\x04Vo\\u0073\nVsystem\n\x93.", "a name that is computed"),
+        (b"\x80\x04NN\x93.", "a name that is computed"),
+        // A mark that is popped, and an end that never comes.
+        (b"(0cos\nsystem\n", "os system"),
+        (b"cos\nsystem\n)R\xff", "os system"),
+    ] {
+        assert_eq!(named(pickle), [expected], "{}", pickle.escape_ascii());
+    }
+    let long = [b"cos\n", &[b'x'; 300][..], b"\n."].concat();
+    assert!(named(&long)[0].ends_with('…'));
+}
+
+#[test]
+fn what_cannot_be_followed_is_told_from_what_python_refuses() {
+    for refused in [&b"\xff."[..], b"", b"N", b"s.", b"h\x01.", b"(NNNd.", b"1."] {
+        let named = super::names(refused);
+        assert!(named.end.is_none() && !named.lost, "{}", refused.escape_ascii());
+    }
+    let pushes = [&vec![b'N'; MAX_PUSHES + 1][..], b"."].concat();
+    for lost in [&pushes[..], b"Np 1\n.", b"cos\nsystem", b"c\xff\nx\n."] {
+        let named = super::names(lost);
+        assert!(named.end.is_none() && named.lost);
+    }
+    assert_eq!(super::names(b"N.rest").end, Some(2));
 }
