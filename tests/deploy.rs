@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::support::fake_server::FakeServer;
 use crate::support::models::{churn, declare, record, train};
 use crate::support::{Repo, Sandbox};
 
@@ -561,4 +562,141 @@ fn a_rollback_that_could_not_write_is_finished_by_deploy() {
         .fails(3, "the manifests name v1.1.0, prod wants v1.0.0");
     repo.model(["deploy", "churn#prod", "-o", "../gitops/out"]).ok();
     repo.model(["deploy", "--check", "../gitops/out"]).ok();
+}
+
+fn example(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/rollout").join(name)
+}
+
+#[test]
+fn the_examples_go_to_production_and_back() {
+    let sandbox = Sandbox::new();
+    let here = sandbox.at("");
+    for (example_name, targets) in [("embedded", &TARGETS[..2]), ("fetched", &TARGETS[2..])] {
+        for target in targets {
+            let dir = format!("{example_name}-{target}");
+            here.sh(&format!("{} {example_name} {target} {dir}", example("walk.sh").display()))
+                .says("rollback v1.0.0 prod: p95 doubled")
+                .ok();
+            must_be_valid(&sandbox.join(&format!("{dir}/gitops/prod")));
+        }
+    }
+}
+
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The receiver of reports, and its URL.
+fn reporter(repo: &Repo) -> (Running, String) {
+    use std::io::BufRead as _;
+    let mut command = repo.command("python3");
+    command.arg(example("reporter.py")).env("REPORTER_REPO", &repo.path).env("REPORTER_ALLOW", "churn#prod");
+    command.env("REPORTER_HOST", "127.0.0.1").env("REPORTER_PORT", "0").stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+    (Running(child), format!("http://127.0.0.1:{port}/"))
+}
+
+#[test]
+fn reports_come_back() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    let (_running, url) = reporter(&repo);
+    let post = |body: &Value| {
+        let mut command = repo.command("curl");
+        command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--data-raw", &body.to_string(), &url]);
+        crate::support::run(command).ok()
+    };
+    let facts = json!({"model": "churn", "stage": "prod", "version": "1.1.0"});
+    let flagger =
+        |phase: &str| json!({"name": "churn-prod", "namespace": "ml", "phase": phase, "metadata": facts});
+    assert_eq!(post(&flagger("Progressing")), "200");
+    assert_eq!(
+        post(&json!({"model": "churn", "stage": "staging", "version": "1.1.0", "outcome": "ok"})),
+        "403"
+    );
+    assert_eq!(
+        post(&json!({"model": "--help", "stage": "prod", "version": "1.1.0", "outcome": "ok"})),
+        "400"
+    );
+    assert_eq!(post(&json!({"model": "churn", "stage": "prod", "version": "7.0.0", "outcome": "ok"})), "503");
+    assert_eq!(post(&json!([])), "400");
+    let outcomes = || repo.model(["history", "churn", "--stage", "prod"]).ok().matches("outcome ").count();
+    assert_eq!(outcomes(), 0);
+    // Controllers notify more than once.
+    assert_eq!((post(&flagger("Failed")), post(&flagger("Failed"))), ("200".into(), "200".into()));
+    assert_eq!(outcomes(), 1);
+    repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.1.0 prod aborted  rollout").ok();
+}
+
+#[test]
+fn the_job_judges_and_reports() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(
+        &sandbox,
+        &format!(
+            "deploy: {{image: {SERVER}, report: http://r, canary: [{{traffic: 9, pause: 2s}}], analysis: {{interval: 1s, failures: 0}}}}\n"
+        ),
+    );
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../out"]).ok();
+    let job = of_kind(&sandbox.join("out"), "Job").remove(0);
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    let (_running, url) = reporter(&repo);
+    fn answer(stream: &mut std::net::TcpStream, body: &str) {
+        use std::io::Write as _;
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        drop(stream.write_all((head + body).as_bytes()));
+    }
+    let good = FakeServer::start(|_, stream| {
+        answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"1"]}]}}"#)
+    });
+    let bad = FakeServer::start(|_, stream| {
+        answer(stream, r#"{"data":{"result":[{"metric":{},"value":[1.5,"0"]}]}}"#)
+    });
+    let none = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[]}}"#));
+    let run = |prometheus: &FakeServer| {
+        // As Kubernetes hands words on: `$$` is `$`.
+        let words = |key: &str| -> Vec<String> {
+            container[key]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|word| word.as_str().unwrap().replace("$$", "$"))
+                .collect()
+        };
+        let command = words("command");
+        assert!(
+            !container["command"].to_string().contains("$(")
+                && !container["command"].to_string().contains("$$")
+        );
+        let mut process = repo.command(&command[0]);
+        process.args(&command[1..]).args(words("args"));
+        for pair in container["env"].as_array().unwrap() {
+            process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
+        }
+        process
+            .env("SMOKE_URL", good.endpoint())
+            .env("PROMETHEUS", prometheus.endpoint())
+            .env("REPORT_URL", &url);
+        crate::support::run(process)
+    };
+    run(&good).says("ok").ok();
+    repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.0.0 prod ok  rollout").ok();
+    assert!(good.requests().iter().filter(|request| request.contains("/api/v1/query?query=")).count() == 4);
+    for (prometheus, reason) in [(&bad, "error-rate: out of bounds"), (&none, "error-rate: no answer")] {
+        let output = run(prometheus).says(reason).says("aborted: metrics");
+        assert_eq!(output.code, 1, "{output}");
+    }
+    repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.0.0 prod aborted  rollout").ok();
 }
