@@ -17,7 +17,7 @@ pub const AZURE_ENDPOINT: &str = "AZURE_STORAGE_SERVICE_ENDPOINT";
 /// Account, key and endpoint of Azure Blob Storage in one.
 pub const AZURE_CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
 /// Credentials, and where to get them. What `aws-config` reads besides is in `docs/configuration.md`.
-const CREDENTIALS: [&str; 21] = [
+const CREDENTIALS: [&str; 22] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -39,6 +39,7 @@ const CREDENTIALS: [&str; 21] = [
     "AZURE_AUTHORITY_HOST",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 ];
 
 /// The user's own cache directory: `XDG_CACHE_HOME`, else `~/.cache`.

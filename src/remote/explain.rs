@@ -80,7 +80,8 @@ fn reason(error: &object_store::Error) -> String {
     let all = &texts[0];
     let element = |name: &str| {
         let (_, rest) = all.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once('<')?.0.trim().to_owned())
+        // Azure adds a request id and the time on lines of their own.
+        Some(rest.split_once('<')?.0.trim().lines().next().unwrap_or_default().to_owned())
     };
     let status = all.split_once("status code: ").map(|(_, rest)| {
         let end = rest.find([':', '<', '\n']).unwrap_or(rest.len());

@@ -162,14 +162,13 @@ impl Source for Chain {
 
 impl Chain {
     fn explain(&self, error: &CredentialsError) -> Error {
-        let reason = match error {
-            // Every provider of the chain had nothing.
-            CredentialsError::CredentialsNotLoaded(_) => {
-                return Error::new(format!("{}: no AWS credentials were found", self.shown))
-                    .hint(self.advice.command());
-            }
-            error => human::escape(&causes(error)),
-        };
+        let reason = causes(error);
+        // Every provider had nothing: the chain ends at a machine's metadata server, which is not there or gives nothing.
+        if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || reason.contains("IMDS") {
+            return Error::new(format!("{}: no AWS credentials were found", self.shown))
+                .hint(self.advice.command());
+        }
+        let reason: String = human::escape(&reason).chars().take(400).collect();
         Error::new(format!("{}: the AWS credentials cannot be used: {reason}", self.shown))
             .hint(self.advice.command())
     }
@@ -193,7 +192,9 @@ impl Advice {
             profile: name.to_owned(),
             sso: has("sso_session") || has("sso_start_url"),
             process: has("credential_process"),
-            known: profile.is_some(),
+            known: ["aws_access_key_id", "role_arn", "source_profile", "credential_source"]
+                .into_iter()
+                .any(has),
         }
     }
 

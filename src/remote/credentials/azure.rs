@@ -14,7 +14,7 @@ use crate::remote_url::RemoteUrl;
 
 const RESOURCE: &str = "https://storage.azure.com";
 /// The metadata server of a machine in Azure.
-const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
+const METADATA_HOST: &str = "http://169.254.169.254";
 
 /// How to log in.
 pub(in crate::remote) enum Login {
@@ -64,8 +64,8 @@ pub(in crate::remote) async fn login(url: &RemoteUrl, account: &str, access: &Ac
     }
     let app_service = get("IDENTITY_ENDPOINT").zip(get("IDENTITY_HEADER"));
     let provider: AzureCredentialProvider = match app_service {
-        Some(service) => {
-            let identity = ManagedIdentity::new(Some(service), get("AZURE_CLIENT_ID"))?;
+        Some((endpoint, secret)) => {
+            let identity = ManagedIdentity::new(endpoint, Some(secret), get("AZURE_CLIENT_ID"))?;
             Renewed::start(identity).await.map_err(|error| error.about(url.to_string()))?
         }
         None => machine_or_person(url, access).await?,
@@ -87,7 +87,9 @@ async fn machine_or_person(url: &RemoteUrl, access: &Access) -> Result<AzureCred
         Err(error) => error,
     };
     let client = access.variable("AZURE_CLIENT_ID").map(str::to_owned);
-    match Renewed::start(ManagedIdentity::new(None, client)?).await {
+    let host = access.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or(METADATA_HOST);
+    let endpoint = format!("{}/metadata/identity/oauth2/token", host.trim_end_matches('/'));
+    match Renewed::start(ManagedIdentity::new(endpoint, None, client)?).await {
         Ok(found) => Ok(found),
         Err(_) => Err(nothing(Some(person).filter(|error| !error.is_io(std::io::ErrorKind::NotFound)))),
     }
@@ -102,8 +104,9 @@ pub fn connection_field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
 /// The identity that Azure gave to a machine, container or function.
 struct ManagedIdentity {
     client: reqwest::Client,
-    /// Endpoint and secret of an App Service; else the metadata server is asked.
-    service: Option<(String, String)>,
+    /// Endpoint and secret of an App Service; or the metadata server, without one.
+    endpoint: String,
+    secret: Option<String>,
     client_id: Option<String>,
 }
 
@@ -115,10 +118,10 @@ impl std::fmt::Debug for ManagedIdentity {
 }
 
 impl ManagedIdentity {
-    fn new(service: Option<(String, String)>, client_id: Option<String>) -> Result<ManagedIdentity> {
+    fn new(endpoint: String, secret: Option<String>, client_id: Option<String>) -> Result<ManagedIdentity> {
         let client = web::metadata_client()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
-        Ok(ManagedIdentity { client, service, client_id })
+        Ok(ManagedIdentity { client, endpoint, secret, client_id })
     }
 }
 
@@ -127,13 +130,11 @@ impl Source for ManagedIdentity {
 
     async fn fetch(&self) -> Result<Fresh<AzureCredential>> {
         let what = "managed identity";
-        let (endpoint, version, header) = match &self.service {
-            Some((endpoint, secret)) => {
-                (endpoint.as_str(), "2019-08-01", ("x-identity-header", secret.as_str()))
-            }
-            None => (METADATA, "2018-02-01", ("metadata", "true")),
+        let (version, header) = match &self.secret {
+            Some(secret) => ("2019-08-01", ("x-identity-header", secret.as_str())),
+            None => ("2018-02-01", ("metadata", "true")),
         };
-        let mut url = url::Url::parse(endpoint).map_err(|error| Error::new(what).caused_by(error))?;
+        let mut url = url::Url::parse(&self.endpoint).map_err(|error| Error::new(what).caused_by(error))?;
         url.query_pairs_mut().append_pair("api-version", version).append_pair("resource", RESOURCE);
         if let Some(client_id) = &self.client_id {
             url.query_pairs_mut().append_pair("client_id", client_id);
