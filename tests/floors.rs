@@ -28,7 +28,8 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 15] = [
+const OWNERS: [(&str, &str); 16] = [
+    ("aws_config::", "remote"),
     ("git2::", "git"),
     ("object_store::", "remote"),
     ("reqwest::", "remote"),

@@ -3,6 +3,8 @@
 mod support;
 
 mod compare;
+mod conformance;
+mod credentials;
 mod damage;
 mod docs;
 mod faults;

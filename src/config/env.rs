@@ -10,6 +10,8 @@ pub const AWS_ENDPOINT: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", 
 pub const AWS_REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// Profile of `~/.aws`.
 pub const AWS_PROFILE: &str = "AWS_PROFILE";
+/// Whether endpoints of profiles are passed over.
+const AWS_IGNORE_ENDPOINTS: &str = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS";
 /// An emulator of Google Cloud Storage, which is used without credentials, as by Google's own libraries.
 pub const GCS_ENDPOINT: &str = "STORAGE_EMULATOR_HOST";
 /// Endpoint of Azure Blob Storage, for remotes without an endpoint of their own in the user's git config.
@@ -17,12 +19,13 @@ pub const AZURE_ENDPOINT: &str = "AZURE_STORAGE_SERVICE_ENDPOINT";
 /// Account, key and endpoint of Azure Blob Storage in one.
 pub const AZURE_CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
 /// Credentials, and where to get them. What `aws-config` reads besides is in `docs/configuration.md`.
-const CREDENTIALS: [&str; 22] = [
+const CREDENTIALS: [&str; 23] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_ARN",
+    AWS_PROFILE,
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_OAUTH_ACCESS_TOKEN",
     "CLOUDSDK_CONFIG",
@@ -47,6 +50,11 @@ pub fn cache_dir() -> Option<std::path::PathBuf> {
     let absolute = |path: String| Some(std::path::PathBuf::from(path)).filter(|path| path.is_absolute());
     let home = || first(&["HOME"]).and_then(absolute).map(|home| home.join(".cache"));
     first(&["XDG_CACHE_HOME"]).and_then(absolute).or_else(home)
+}
+
+/// Whether endpoints of AWS profiles are passed over.
+pub fn ignores_profile_endpoints() -> bool {
+    first(&[AWS_IGNORE_ENDPOINTS]).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// The credential variables that are set.

@@ -159,7 +159,10 @@ pub(super) fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Result<Opt
 }
 
 fn profile(settings: &RemoteSettings) -> Result<AwsProfile> {
-    remote::aws_profile(settings.profile.as_deref())
+    let name = settings.profile.clone().or_else(|| env::first(&[env::AWS_PROFILE]));
+    let mut profile = remote::aws_profile(name.as_deref())?;
+    profile.endpoint = profile.endpoint.filter(|_| !env::ignores_profile_endpoints());
+    Ok(profile)
 }
 
 /// Opens a remote if it may be used for this.

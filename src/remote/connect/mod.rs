@@ -75,7 +75,8 @@ impl Connected {
 
 /// Makes a client. Credentials that have to be asked for are asked for here, so that their lack is said at once.
 pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connected> {
-    if let Some((name, _)) = access.credentials.iter().find(|(_, value)| !is_header_text(value)) {
+    let odd = |name: &&&str| access.variable(name).is_some_and(|value| !is_header_text(value));
+    if let Some(name) = sent(url).iter().find(odd) {
         return Err(Error::new(format!("{url}: {name} holds a line break or another odd character"))
             .hint("CI systems often keep a line break at the end of a secret; remove it"));
     }
@@ -90,6 +91,22 @@ pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connecte
             Ok(Connected::cloud(azure::open(url, account, container, access).await?))
         }
         RemoteUrl::Https { .. } => Ok(Connected { store: https::open(url)?, signer: None }),
+    }
+}
+
+/// The variables whose values are sent to a store as they are, or signed with.
+fn sent(url: &RemoteUrl) -> &'static [&'static str] {
+    match url {
+        RemoteUrl::Folder(_) | RemoteUrl::Https { .. } => &[],
+        RemoteUrl::S3 { .. } => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+        RemoteUrl::Gcs { .. } => &["GOOGLE_OAUTH_ACCESS_TOKEN"],
+        RemoteUrl::Azure { .. } => &[
+            "AZURE_STORAGE_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AZURE_CLIENT_SECRET",
+            "IDENTITY_HEADER",
+        ],
     }
 }
 

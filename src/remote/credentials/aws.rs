@@ -34,7 +34,7 @@ pub struct AwsProfile {
     pub endpoint: Option<String>,
 }
 
-/// Reads a profile of `~/.aws/config` and `~/.aws/credentials`: this one, else what `AWS_PROFILE` names, else `default`.
+/// Reads a profile of `~/.aws/config` and `~/.aws/credentials`: this one, else `default`.
 pub fn aws_profile(name: Option<&str>) -> Result<AwsProfile> {
     let set = profiles(name)?;
     let Some(profile) = set.get_profile(set.selected_profile()) else { return Ok(AwsProfile::default()) };
@@ -44,9 +44,8 @@ pub fn aws_profile(name: Option<&str>) -> Result<AwsProfile> {
 
 /// The endpoint for S3: of the profile's `services` section, else of the profile.
 fn endpoint(set: &ProfileSet, profile: &Profile) -> Option<String> {
-    let key = "ignore_configured_endpoint_urls";
-    let variable = std::env::var(format!("AWS_{}", key.to_ascii_uppercase())).ok();
-    if variable.as_deref().or(profile.get(key)).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+    let ignored = profile.get("ignore_configured_endpoint_urls");
+    if ignored.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;
     }
     // The environment's own endpoints were looked at before, so here it is an empty one.
@@ -57,20 +56,19 @@ fn endpoint(set: &ProfileSet, profile: &Profile) -> Option<String> {
 }
 
 fn profiles(name: Option<&str>) -> Result<ProfileSet> {
-    let chosen =
-        name.map(str::to_owned).or_else(|| std::env::var("AWS_PROFILE").ok().filter(|name| !name.is_empty()));
-    let name = chosen.clone().map(Cow::Owned);
-    let load =
-        async move { aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), name).await };
+    let chosen = name.map(|name| Cow::Owned(name.to_owned()));
+    let load = async move {
+        aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), chosen).await
+    };
     // Only reads files, and never waits; so the place where it is called may be asynchronous itself.
     let set = futures::FutureExt::now_or_never(load)
         .ok_or_else(|| Error::new("~/.aws: cannot be read at once"))?
         .map_err(|error| Error::new("~/.aws: cannot be read").caused_by(human::escape(&causes(&error))))?;
-    match chosen {
-        Some(name) if set.get_profile(&name).is_none() => {
-            let shown = human::escape(&name);
+    match name {
+        Some(name) if set.get_profile(name).is_none() => {
+            let shown = human::escape(name);
             Err(Error::new(format!("{shown}: there is no such AWS profile in ~/.aws"))
-                .hint(format!("make it with aws configure --profile {}", human::shell_quote(&name))))
+                .hint(format!("make it with aws configure --profile {}", human::shell_quote(name))))
         }
         _ => Ok(set),
     }
@@ -89,7 +87,8 @@ pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Res
             return Ok(std::sync::Arc::new(object_store::StaticCredentialProvider::new(credential)));
         }
     }
-    let set = profiles(access.profile.as_deref()).map_err(|error| error.about(url.to_string()))?;
+    let set = profiles(access.profile.as_deref().or(access.variable("AWS_PROFILE")))
+        .map_err(|error| error.about(url.to_string()))?;
     let http =
         AwsHttp::new().map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
     let region = Region::new(access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned()));
