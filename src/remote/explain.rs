@@ -24,7 +24,8 @@ fn is_absent_bucket(text: &str) -> bool {
 pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;
     if let Some(Unavailable(error)) = unavailable(error) {
-        let line = Error::new(error.one_line());
+        let (url, line) = (url.to_string(), error.one_line());
+        let line = Error::new(if line.starts_with(&url) { line } else { format!("{url}: {line}") });
         return error.hints().iter().fold(line, |line, hint| line.hint(hint.clone()));
     }
     let reason = human::escape(&reason(error));

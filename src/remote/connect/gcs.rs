@@ -20,16 +20,15 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         .with_retry(super::retry())
         .with_http_connector(NoRedirects { allow_http: access.allow_http });
     let builder = match google::login(url, access).await? {
-        Login::Anonymous => builder.with_skip_signature(true).with_bearer_token(""),
+        // The empty token keeps it from looking for credentials.
+        Login::Anonymous => builder
+            .with_skip_signature(true)
+            .with_bearer_token("")
+            .with_signing_credentials(google::cannot_sign(url)),
         Login::ServiceAccountKey(json) => builder.with_service_account_key(json),
-        Login::AuthorizedUser(file) => builder.with_application_credentials(file.to_string_lossy()),
-        Login::Provider(provider, signing) => {
-            let builder = builder.with_credentials(provider);
-            match signing {
-                Some(signing) => builder.with_signing_credentials(signing),
-                None => builder,
-            }
-        }
+        Login::Provider(provider, signing) => builder
+            .with_credentials(provider)
+            .with_signing_credentials(signing.unwrap_or_else(|| google::cannot_sign(url))),
     };
     builder.build().map_err(|error| explain(url, "cannot be used", &error))
 }

@@ -83,7 +83,8 @@ impl ExternalAccount {
     /// Reads a credentials file. Every place that a secret will go to is checked here.
     pub(super) fn parse(text: &str) -> Result<ExternalAccount> {
         let file: File = serde_json::from_str(text)
-            .map_err(|error| Error::new("not an external_account that can be used").caused_by(error))?;
+            // The parser's own words could quote a secret.
+            .map_err(|_| Error::new("not an external_account that can be used"))?;
         if file.credential_source.file.is_some() == file.credential_source.url.is_some() {
             return Err(Error::new("its credential_source is neither a file nor a URL")
                 .hint("sources that run programs or sign requests to AWS are not supported"));
@@ -157,11 +158,8 @@ impl ExternalAccount {
             ("subject_token", subject_token),
             ("subject_token_type", &self.file.subject_token_type),
         ];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let mut request = client
-            .post(self.token_url.clone())
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(body);
+        let mut request =
+            client.post(self.token_url.clone()).header("content-type", web::FORM).body(web::form(&fields));
         if let (Some(id), Some(secret)) = (&self.file.client_id, &self.file.client_secret) {
             let login = BASE64_STANDARD.encode(format!("{id}:{secret}"));
             request = request.header("authorization", format!("Basic {login}"));

@@ -20,6 +20,8 @@ use crate::remote_url::RemoteUrl;
 /// No credentials file is larger.
 const MAX_FILE: u64 = 256 * 1024;
 const METADATA_HOST: &str = "metadata.google.internal";
+/// Google's token service for people.
+const USER_TOKENS: &str = "https://oauth2.googleapis.com/token";
 const NO_CREDENTIALS: &str =
     "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to a credentials file";
 
@@ -29,8 +31,6 @@ pub(in crate::remote) enum Login {
     Anonymous,
     /// With the content of a key file.
     ServiceAccountKey(String),
-    /// With what `gcloud auth application-default login` left in a file.
-    AuthorizedUser(PathBuf),
     /// With tokens that are renewed; and, where URLs can be signed, the account that signs.
     Provider(GcpCredentialProvider, Option<GcpSigningCredentialProvider>),
 }
@@ -80,7 +80,10 @@ async fn from_file(file: &Path) -> Result<Login> {
     })?;
     match parsed.kind.as_str() {
         "service_account" => Ok(Login::ServiceAccountKey(text)),
-        "authorized_user" => Ok(Login::AuthorizedUser(file.to_path_buf())),
+        "authorized_user" => {
+            let user = AuthorizedUser::parse(&text).map_err(|error| error.about(shown.to_string()))?;
+            Ok(Login::Provider(Renewed::start(user).await?, None))
+        }
         "external_account" => {
             let account = ExternalAccount::parse(&text).map_err(|error| error.about(shown.to_string()))?;
             let signing = account.impersonated().map(|email| {
@@ -106,8 +109,9 @@ fn read(file: &Path) -> Result<String> {
 }
 
 async fn metadata(access: &Access) -> Result<Login> {
-    let server = MetadataServer::new(access.variable("GCE_METADATA_HOST").unwrap_or(METADATA_HOST))?;
-    Ok(Login::Provider(Renewed::start(server).await?, None))
+    let host = access.variable("GCE_METADATA_HOST").unwrap_or(METADATA_HOST);
+    let tokens = Renewed::start(MetadataServer::new(host)?).await?;
+    Ok(Login::Provider(tokens, Some(Renewed::later(MachineSigner(MetadataServer::new(host)?)))))
 }
 
 /// The metadata server of a machine in Google's cloud.
@@ -144,16 +148,108 @@ impl Token {
     }
 }
 
+impl MetadataServer {
+    /// What the server says about the machine's service account.
+    async fn ask(&self, what: &str) -> Result<Vec<u8>> {
+        let nothing = || Error::new("no Google Cloud credentials were found").hint(NO_CREDENTIALS);
+        let url = format!("http://{}/computeMetadata/v1/instance/service-accounts/default/{what}", self.host);
+        let request = self.client.get(url).header("Metadata-Flavor", "Google").build();
+        let request = request.map_err(|_| nothing())?;
+        web::ask(&self.client, request, "metadata server").await.map_err(|_| nothing())
+    }
+}
+
+/// The machine's service account, which signs by a request to Google.
+#[derive(Debug)]
+struct MachineSigner(MetadataServer);
+
+impl Source for MachineSigner {
+    type Credential = GcpSigningCredential;
+
+    async fn fetch(&self) -> Result<Fresh<GcpSigningCredential>> {
+        let email = String::from_utf8(self.0.ask("email").await?)
+            .map_err(|_| Error::new("metadata server: the account's name is not text"))?;
+        let credential = GcpSigningCredential { email: email.trim().to_owned(), private_key: None };
+        Ok(Fresh { credential, expires: None })
+    }
+}
+
+/// For credentials that cannot sign: without this, object_store would ask a metadata server for somebody who can.
+pub(in crate::remote) fn cannot_sign(url: &RemoteUrl) -> GcpSigningCredentialProvider {
+    Renewed::later(NoSigner(url.to_string()))
+}
+
+#[derive(Debug)]
+struct NoSigner(String);
+
+impl Source for NoSigner {
+    type Credential = GcpSigningCredential;
+
+    async fn fetch(&self) -> Result<Fresh<GcpSigningCredential>> {
+        Err(Error::new(format!("{}: cannot be signed for: these credentials cannot sign", self.0))
+            .hint("a service account can: use its key, or federation with it"))
+    }
+}
+
+/// Somebody who logged in with gcloud.
+struct AuthorizedUser {
+    login: UserFile,
+    client: reqwest::Client,
+}
+
+#[derive(Deserialize)]
+struct UserFile {
+    client_id: String,
+    client_secret: String,
+    refresh_token: String,
+}
+
+// Credentials must never be printed, not even by accident.
+impl std::fmt::Debug for AuthorizedUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorizedUser").finish_non_exhaustive()
+    }
+}
+
+impl AuthorizedUser {
+    fn parse(text: &str) -> Result<AuthorizedUser> {
+        // The parser's own words could quote a secret.
+        let login = serde_json::from_str(text)
+            .map_err(|_| Error::new("not an authorized_user that can be used").hint(NO_CREDENTIALS))?;
+        Ok(AuthorizedUser { login, client: web::client()? })
+    }
+}
+
+impl Source for AuthorizedUser {
+    type Credential = GcpCredential;
+
+    async fn fetch(&self) -> Result<Fresh<GcpCredential>> {
+        let what = "the login of gcloud cannot be renewed";
+        let fields = [
+            ("grant_type", "refresh_token"),
+            ("client_id", &self.login.client_id),
+            ("client_secret", &self.login.client_secret),
+            ("refresh_token", &self.login.refresh_token),
+        ];
+        let request =
+            self.client.post(USER_TOKENS).header("content-type", web::FORM).body(web::form(&fields));
+        let request = request.build().map_err(|_| Error::new(what))?;
+        let again = |error: Error| error.hint("log in again: gcloud auth application-default login");
+        let bytes = web::ask(&self.client, request, what).await.map_err(again)?;
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|_| Error::new(format!("{what}: the answer holds no token")))?;
+        let expires = token.expires();
+        Ok(Fresh { credential: GcpCredential { bearer: token.access_token }, expires })
+    }
+}
+
 impl Source for MetadataServer {
     type Credential = GcpCredential;
 
     async fn fetch(&self) -> Result<Fresh<GcpCredential>> {
-        let url = format!("http://{}/computeMetadata/v1/instance/service-accounts/default/token", self.host);
-        let request = self.client.get(url).header("Metadata-Flavor", "Google").build();
-        let nothing = || Error::new("no Google Cloud credentials were found").hint(NO_CREDENTIALS);
-        let request = request.map_err(|_| nothing())?;
-        let bytes = web::ask(&self.client, request, "metadata server").await.map_err(|_| nothing())?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| nothing())?;
+        let bytes = self.ask("token").await?;
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|_| Error::new("metadata server: the answer holds no token"))?;
         let expires = token.expires();
         Ok(Fresh { credential: GcpCredential { bearer: token.access_token }, expires })
     }

@@ -48,9 +48,14 @@ struct Held<C> {
 }
 
 impl<S: Source> Renewed<S> {
+    /// Asks when there is need for the first time.
+    fn later(source: S) -> Arc<Self> {
+        Arc::new(Renewed { source, held: Mutex::new(None) })
+    }
+
     /// Asks once, so that what is missing is said before anything else is done.
     async fn start(source: S) -> Result<Arc<Self>> {
-        let renewed = Arc::new(Renewed { source, held: Mutex::new(None) });
+        let renewed = Renewed::later(source);
         renewed.current().await?;
         Ok(renewed)
     }

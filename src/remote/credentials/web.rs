@@ -17,6 +17,14 @@ const METADATA_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a token service is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The type of a body that [`form`] makes.
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A form's body.
+pub(super) fn form(fields: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+}
+
 /// A client for token services.
 pub(super) fn client() -> Result<Client> {
     connect::http_client(false)
