@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::{REGION, garage};
-use crate::support::servers::{moto, moto_bucket, moto_s3};
+use crate::support::servers::{moto, moto_bucket};
 use crate::support::stores::Place;
 use crate::support::{Repo, Sandbox, noise};
 
@@ -59,8 +59,6 @@ fn a_profile_says_keys_region_and_endpoint() {
     repo.git(["config", "model.remote.origin.profile", "models"]).ok();
     let other = repo.env("AWS_ACCESS_KEY_ID", "other").env("AWS_SECRET_ACCESS_KEY", "other");
     other.model(["remote", "check"]).says("can be read and written").ok();
-    let error = repo.env("AWS_PROFILE", "models").model(["remote", "check", "nothing"]);
-    error.fails(2, "nothing: no such remote");
 }
 
 #[test]
@@ -118,7 +116,6 @@ fn credentials_of_a_program_are_renewed_during_a_transfer() {
 
 #[test]
 fn a_web_identity_token_is_exchanged() {
-    static ASKED: std::sync::OnceLock<FakeServer> = std::sync::OnceLock::new();
     let sandbox = Sandbox::new();
     let repo = repo(&sandbox, &format!("s3://{}/x", moto_bucket()));
     // moto looks at nothing but the form.
@@ -129,12 +126,8 @@ fn a_web_identity_token_is_exchanged() {
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ENDPOINT_URL_STS", moto().url());
     ci.env("AWS_ENDPOINT_URL_S3", moto().url()).model(["push"]).says("pushed 1 object").ok();
-    let listing = moto_s3().s5cmd(&["ls", "s3://"]).unwrap();
-    assert!(!listing.is_empty());
     // What the token service gave is what requests are signed with.
-    let asked = ASKED.get_or_init(|| FakeServer::start(|_, stream| reply(stream, "403 Forbidden", "", "")));
-    assert_eq!(ci.env("AWS_ENDPOINT_URL_S3", asked.endpoint()).model(["fetch"]).code, 1);
-    ci.sh("rm -rf .git/model/pushed .git/model/objects").ok();
+    let asked = FakeServer::start(|_, stream| reply(stream, "403 Forbidden", "", ""));
     assert_eq!(ci.env("AWS_ENDPOINT_URL_S3", asked.endpoint()).model(["remote", "check"]).code, 1);
     let requests = asked.requests();
     assert!(

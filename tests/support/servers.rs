@@ -144,21 +144,15 @@ impl WebServer {
     pub fn start(folder: &Path) -> WebServer {
         let dir = tempfile::Builder::new().prefix("git-model-web-").tempdir().unwrap().keep();
         let certificate = dir.join("cert.pem");
+        // Of its own, because the system's would add to what is asked for here.
+        let config = "[req]\ndistinguished_name = name\nx509_extensions = extensions\n[name]\n[extensions]\n\
+                      subjectAltName = DNS:localhost\nbasicConstraints = critical,CA:FALSE\n";
+        std::fs::write(dir.join("openssl.cnf"), config).unwrap();
         let mut openssl = Command::new("openssl");
         openssl
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"])
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+            .args(["-days", "2", "-subj", "/CN=localhost", "-config"])
+            .arg(dir.join("openssl.cnf"))
             .arg("-keyout")
             .arg(dir.join("key.pem"))
             .arg("-out")
@@ -211,6 +205,7 @@ port, secrets, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), lambda *a: Handler(*a, directory=folder))
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"{secrets}/cert.pem", f"{secrets}/key.pem")
+server.handle_error = lambda *_: None
 server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 server.serve_forever()
 "#;
