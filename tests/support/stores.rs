@@ -137,10 +137,10 @@ impl Place {
                 what(&repo.env("GOOGLE_OAUTH_ACCESS_TOKEN", "").env("GCE_METADATA_HOST", "127.0.0.1:9"))
             }
             Store::Azure => {
-                let dead = format!("BlobEndpoint={}", "http://127.0.0.1:9");
+                let dead = "BlobEndpoint=http://127.0.0.1:9";
                 let live = format!("BlobEndpoint={}", servers::azurite().url());
                 let connection = servers::azurite_connection();
-                what(&repo.env("AZURE_STORAGE_CONNECTION_STRING", connection.replace(&live, &dead)));
+                what(&repo.env("AZURE_STORAGE_CONNECTION_STRING", connection.replace(&live, dead)));
             }
         }
     }
