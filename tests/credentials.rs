@@ -178,7 +178,7 @@ fn token_service(head: &str, stream: &mut TcpStream) {
             );
         }
         path if path.starts_with("/store/") || path.starts_with("/bucket") => {
-            reply(stream, "404 Not Found", "", "")
+            reply(stream, "404 Not Found", "", "");
         }
         _ => refuse(stream),
     }

@@ -134,7 +134,7 @@ impl Place {
                     .env("AWS_EC2_METADATA_DISABLED", "true"),
             ),
             Store::Gcs(_) => {
-                what(&repo.env("GOOGLE_OAUTH_ACCESS_TOKEN", "").env("GCE_METADATA_HOST", "127.0.0.1:9"))
+                what(&repo.env("GOOGLE_OAUTH_ACCESS_TOKEN", "").env("GCE_METADATA_HOST", "127.0.0.1:9"));
             }
             Store::Azure => {
                 let dead = "BlobEndpoint=http://127.0.0.1:9";
