@@ -30,7 +30,8 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 16] = [
+const OWNERS: [(&str, &str); 17] = [
+    ("aws_config::", "remote"),
     ("git2::", "git"),
     ("object_store::", "remote"),
     ("reqwest::", "remote"),

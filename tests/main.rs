@@ -4,6 +4,8 @@ mod support;
 
 mod attestations;
 mod compare;
+mod conformance;
+mod credentials;
 mod damage;
 mod deploy;
 mod docs;

@@ -70,8 +70,10 @@ fn unknown_names_and_bad_urls_are_wrong_usage() {
     for url in [
         "",
         "http://host/x",
-        "https://host/x",
-        "gs://bucket/x",
+        "https://host/x?token=1",
+        "https://Host/x",
+        "gs://b",
+        "az://account",
         "ssh://host/x",
         "file://host/x",
         "s3://",

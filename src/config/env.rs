@@ -8,17 +8,41 @@ pub const HOOKS: &str = "GIT_MODEL_HOOKS";
 pub const AWS_ENDPOINT: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
 /// Region of the bucket, for remotes without one in the user's git config.
 pub const AWS_REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-/// Credentials, and where to get them.
-const AWS_CREDENTIALS: [&str; 9] = [
+/// Profile of `~/.aws`.
+pub const AWS_PROFILE: &str = "AWS_PROFILE";
+/// Whether endpoints of profiles are passed over.
+const AWS_IGNORE_ENDPOINTS: &str = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS";
+/// An emulator of Google Cloud Storage, which is used without credentials, as by Google's own libraries.
+pub const GCS_ENDPOINT: &str = "STORAGE_EMULATOR_HOST";
+/// Endpoint of Azure Blob Storage, for remotes without an endpoint of their own in the user's git config.
+pub const AZURE_ENDPOINT: &str = "AZURE_STORAGE_SERVICE_ENDPOINT";
+/// Account, key and endpoint of Azure Blob Storage in one.
+pub const AZURE_CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
+/// Credentials, and where to get them. What `aws-config` reads besides is in `docs/configuration.md`.
+const CREDENTIALS: [&str; 23] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    AWS_PROFILE,
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_OAUTH_ACCESS_TOKEN",
+    "CLOUDSDK_CONFIG",
+    "HOME",
+    "GCE_METADATA_HOST",
+    AZURE_CONNECTION,
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 ];
 
 /// The user's own cache directory: `XDG_CACHE_HOME`, else `~/.cache`.
@@ -28,9 +52,14 @@ pub fn cache_dir() -> Option<std::path::PathBuf> {
     first(&["XDG_CACHE_HOME"]).and_then(absolute).or_else(home)
 }
 
+/// Whether endpoints of AWS profiles are passed over.
+pub fn ignores_profile_endpoints() -> bool {
+    first(&[AWS_IGNORE_ENDPOINTS]).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
 /// The credential variables that are set.
 pub fn credentials() -> Vec<(&'static str, String)> {
-    AWS_CREDENTIALS.iter().filter_map(|name| Some((*name, first(&[name])?))).collect()
+    CREDENTIALS.iter().filter_map(|name| Some((*name, first(&[name])?))).collect()
 }
 
 /// The first of these variables that is set and not empty.

@@ -34,6 +34,10 @@ pub struct RemoteSettings {
     pub endpoint: Option<String>,
     /// `model.remote.<name>.region`.
     pub region: Option<String>,
+    /// `model.remote.<name>.profile`: of `~/.aws`.
+    pub profile: Option<String>,
+    /// `model.remote.<name>.anonymous`: whether requests are sent without credentials.
+    pub anonymous: bool,
     /// `model.remote.<name>.allowHttp`: whether the endpoint may be plain http.
     pub allow_http: bool,
     /// `model.remote.<name>.checksum`: whether uploads carry a SHA-256 for the server to check (default), or not.
@@ -155,6 +159,8 @@ impl Settings {
             "url" => remote.url = Some(value.to_owned()),
             "endpoint" => remote.endpoint = Some(value.to_owned()),
             "region" => remote.region = Some(value.to_owned()),
+            "profile" => remote.profile = Some(value.to_owned()),
+            "anonymous" => remote.anonymous = boolean(key, value)?,
             "allowhttp" => remote.allow_http = boolean(key, value)?,
             "checksum" => remote.checksum = boolean(key, value)?,
             _ => {}

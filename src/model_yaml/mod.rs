@@ -388,14 +388,15 @@ impl Checker<'_> {
     }
 
     fn url(&self, url: &str) -> Result<String> {
-        let place = ["s3://", "https://", "/"].iter().find_map(|start| url.strip_prefix(start));
+        let place =
+            ["s3://", "gs://", "az://", "https://", "/"].iter().find_map(|start| url.strip_prefix(start));
         if place.is_some_and(|place| !place.trim_matches('/').is_empty()) && !url.contains(['@', '?', '#']) {
             return Ok(url.to_owned());
         }
         let why = format!("`{}`: not a usable location", human::escape(&crate::remote_url::redact(url)));
         Err(self
             .refuse(url, &why)
-            .hint("use s3://bucket/prefix/, https:// or the path of a folder, without users or queries"))
+            .hint("use s3://bucket/prefix/, gs://bucket/prefix/, az://account/container/prefix/, https:// or the path of a folder, without users or queries"))
     }
 
     fn metrics(&self, rules: &[MetricRule]) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::config::{RemoteSettings, env};
 use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
-use crate::remote::{Access, Checked, Remote};
+use crate::remote::{self, Access, AwsProfile, Checked, Remote};
 use crate::remote_url::RemoteUrl;
 use crate::repo_config::{self, RepoConfig, check_remote_name};
 use crate::repo_path::RepoPath;
@@ -121,7 +121,7 @@ pub fn find(ctx: &Ctx, name: Option<&str>, commit: Option<&Oid>) -> Result<Found
             .hint("git model remote list shows them; git model remote add NAME URL makes one"));
     };
     let trusted = source == Source::Config || ctx.settings.trusts(&url);
-    let endpoint = endpoint(&settings, &url);
+    let endpoint = endpoint(&settings, &url)?;
     Ok(Found { default: default.as_deref() == Some(&name), name, url, trusted, source, endpoint })
 }
 
@@ -129,49 +129,84 @@ fn no_default(ctx: &Ctx) -> Error {
     match list(ctx).is_ok_and(|remotes| !remotes.is_empty()) {
         true => Error::usage("there are several remotes and none is the default")
             .hint("name one with --remote, or choose one: git model remote default NAME"),
-        false => Error::usage("no remote is set up")
-            .hint("git model remote add origin URL, where URL is a folder or s3://bucket/prefix"),
+        false => Error::usage("no remote is set up").hint(
+            "git model remote add origin URL, such as a folder, s3://bucket/prefix or gs://bucket/prefix",
+        ),
     }
 }
 
-pub(super) fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Option<String> {
-    match url {
-        RemoteUrl::S3 { .. } => settings.endpoint.clone().or_else(|| env::first(&env::AWS_ENDPOINT)),
-        RemoteUrl::Folder(_) => None,
+/// The custom endpoint that a store would be reached by: of the user's git config, else of the environment, else of the user's
+/// profile of `~/.aws`.
+pub(super) fn endpoint(settings: &RemoteSettings, url: &RemoteUrl) -> Result<Option<String>> {
+    let elsewhere = match url {
+        RemoteUrl::Folder(_) | RemoteUrl::Https { .. } => return Ok(None),
+        RemoteUrl::S3 { .. } => env::first(&env::AWS_ENDPOINT),
+        RemoteUrl::Gcs { .. } => env::first(&[env::GCS_ENDPOINT]).map(|host| match host.contains("://") {
+            true => host,
+            false => format!("http://{host}"),
+        }),
+        RemoteUrl::Azure { account, .. } => env::first(&[env::AZURE_ENDPOINT]).or_else(|| {
+            let text = env::first(&[env::AZURE_CONNECTION])?;
+            let field = |name: &str| remote::connection_field(&text, name);
+            let is_ours = field("AccountName").is_none_or(|found| found == account);
+            field("BlobEndpoint").filter(|_| is_ours).map(str::to_owned)
+        }),
+    };
+    match settings.endpoint.clone().or(elsewhere) {
+        None if matches!(url, RemoteUrl::S3 { .. }) => Ok(profile(settings)?.endpoint),
+        found => Ok(found),
     }
+}
+
+fn profile(settings: &RemoteSettings) -> Result<AwsProfile> {
+    let name = settings.profile.clone().or_else(|| env::first(&[env::AWS_PROFILE]));
+    let mut profile = remote::aws_profile(name.as_deref())?;
+    profile.endpoint = profile.endpoint.filter(|_| !env::ignores_profile_endpoints());
+    Ok(profile)
 }
 
 /// Opens a remote if it may be used for this.
 pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
     require_approval(ctx, found, purpose)?;
     let settings = ctx.settings.remote(&found.name);
+    let create = purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known();
     let access = Access {
-        endpoint: found.endpoint.clone(),
-        region: settings.region.or_else(|| env::first(&env::AWS_REGION)),
-        allow_http: settings.allow_http || local_endpoint(found.endpoint.as_deref()),
-        checksum: settings.checksum,
-        credentials: env::credentials(),
         durability: ctx.settings.durability,
         jobs: ctx.settings.jobs,
-        create: purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known(),
+        create,
+        ..access(&settings, &found.url, found.endpoint.clone())?
     };
     Remote::open(&found.url, &access, ctx.interrupt.clone())
+}
+
+/// How the user's settings and environment say that a store is reached.
+fn access(settings: &RemoteSettings, url: &RemoteUrl, endpoint: Option<String>) -> Result<Access> {
+    let region = match settings.region.clone().or_else(|| env::first(&env::AWS_REGION)) {
+        None if matches!(url, RemoteUrl::S3 { .. }) => profile(settings)?.region,
+        region => region,
+    };
+    // An emulator that the environment names knows no accounts.
+    let emulated = matches!(url, RemoteUrl::Gcs { .. }) && settings.endpoint.is_none() && endpoint.is_some();
+    Ok(Access {
+        allow_http: settings.allow_http || local_endpoint(endpoint.as_deref()),
+        endpoint,
+        region,
+        profile: settings.profile.clone(),
+        anonymous: settings.anonymous || emulated,
+        checksum: settings.checksum,
+        credentials: env::credentials(),
+        durability: crate::fsio::Durability::Full,
+        jobs: None,
+        create: false,
+    })
 }
 
 /// Opens a store that the user stated by its URL, without a repository: a lock file's.
 pub fn open_stated(url: &str, jobs: Option<usize>, interrupt: crate::progress::Interrupt) -> Result<Remote> {
     let url = RemoteUrl::parse(url)?;
-    let endpoint = endpoint(&RemoteSettings::default(), &url);
-    let access = Access {
-        allow_http: local_endpoint(endpoint.as_deref()),
-        endpoint,
-        region: env::first(&env::AWS_REGION),
-        checksum: true,
-        credentials: env::credentials(),
-        durability: crate::fsio::Durability::Full,
-        jobs,
-        create: false,
-    };
+    let settings = RemoteSettings { checksum: true, ..RemoteSettings::default() };
+    let endpoint = endpoint(&settings, &url)?;
+    let access = Access { jobs, ..access(&settings, &url, endpoint)? };
     Remote::open(&url, &access, interrupt)
 }
 
@@ -180,7 +215,11 @@ pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Re
     if ctx.offline {
         return Err(Error::new(format!("{}: not contacted because of --offline", found.url)));
     }
-    let on_cloud = matches!(found.url, RemoteUrl::S3 { .. }) && found.endpoint.is_none();
+    if purpose == Purpose::Push && found.url.is_read_only() {
+        return Err(Error::usage(format!("{}: a store on a web server can only be read", found.url))
+            .hint("push to the bucket or folder behind it: git model push --remote NAME"));
+    }
+    let on_cloud = found.url.is_cloud() && found.endpoint.is_none();
     if !found.trusted && (purpose == Purpose::Push || !on_cloud) {
         let what = match purpose {
             Purpose::Push => "nothing is pushed to it",
@@ -283,7 +322,8 @@ pub fn trust(ctx: &Ctx, name: Option<&str>) -> Result<Found> {
 /// Tries everything that push and fetch need.
 pub fn check(ctx: &Ctx, name: Option<&str>) -> Result<(Found, Checked)> {
     let found = find(ctx, name, None)?;
-    let checked = open(ctx, &found, Purpose::Push)?.check()?;
+    let purpose = if found.url.is_read_only() { Purpose::Fetch } else { Purpose::Push };
+    let checked = open(ctx, &found, purpose)?.check()?;
     Ok((found, checked))
 }
 

@@ -96,7 +96,7 @@ fn look(ctx: &Ctx, url: &str) -> Result<Listing> {
     let trusted = ctx.settings.trusts(&location);
     let found = Found {
         name: "data".to_owned(),
-        endpoint: remotes::endpoint(&ctx.settings.remote("data"), &location),
+        endpoint: remotes::endpoint(&ctx.settings.remote("data"), &location)?,
         url: location,
         trusted,
         default: false,

@@ -4,35 +4,64 @@
 
 use std::error::Error as _;
 
+use super::credentials::Unavailable;
 use crate::error::Error;
 use crate::human;
 use crate::remote_url::RemoteUrl;
 
-/// Whether the store answered that there is no such object; no such bucket is something else.
+/// Whether the store answered that there is no such object; no such bucket or container is something else.
 pub(super) fn is_absent_object(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotFound { .. })
-        && !texts(error).any(|text| text.contains("NoSuchBucket"))
+    matches!(error, object_store::Error::NotFound { .. }) && !texts(error).any(|text| is_absent_bucket(&text))
+}
+
+fn is_absent_bucket(text: &str) -> bool {
+    ["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// One line for an error of a store, with a hint where the reason is a usual one.
 pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;
+    if let Some(Unavailable(error)) = unavailable(error) {
+        let (url, line) = (url.to_string(), error.one_line());
+        let line = Error::new(if line.starts_with(&url) { line } else { format!("{url}: {line}") });
+        return error.hints().iter().fold(line, |line, hint| line.hint(hint.clone()));
+    }
     let reason = human::escape(&reason(error));
     let line = Error::new(format!("{url}: {what}: {reason}"));
-    let credentials = "check that the credentials in the environment belong to this store and may do this";
-    match error {
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => line.hint(credentials),
-        _ if reason.contains("NoSuchBucket") => {
-            line.hint("check the bucket and the endpoint: git model remote list")
-        }
-        _ if ["refused", "dns", "resolve", "unreachable", "timed out"]
-            .iter()
-            .any(|word| reason.contains(word)) =>
-        {
-            line.hint("check the endpoint and the network; git model remote check tries them")
-        }
-        _ => line,
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["ExpiredToken", "TokenRefreshRequired", "token has expired", "token is expired"]) {
+        line.hint("the credentials expired: get new ones (aws sso login, or new AWS_* variables)")
+    } else if has(&["Quota", "quota", "InsufficientStorage", "StorageFull", "XMinioStorageFull", "507"]) {
+        line.hint(
+            "the store is full: have its quota raised, or remove what nobody needs; what was sent is kept",
+        )
+    } else if has(&["AuthorizationHeaderMalformed", "PermanentRedirect", "region"]) {
+        line.hint("set the bucket's region: git config model.remote.NAME.region REGION, or AWS_REGION")
+    } else if is_absent_bucket(&reason) {
+        line.hint("check the bucket or container and the endpoint: git model remote list")
+    } else if matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
+        || has(&["invalid_grant", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed"])
+    {
+        line.hint("check that the credentials in the environment belong to this store and may do this")
+    } else if has(&["refused", "dns", "resolve", "unreachable", "timed out", "lookup address"]) {
+        line.hint("check the endpoint and the network; git model remote check tries them")
+    } else {
+        line
     }
+}
+
+/// Credentials that could not be had, somewhere among the causes.
+fn unavailable(error: &object_store::Error) -> Option<&Unavailable> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The texts of an error and its causes, outermost first.
@@ -52,7 +81,8 @@ fn reason(error: &object_store::Error) -> String {
     let all = &texts[0];
     let element = |name: &str| {
         let (_, rest) = all.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once('<')?.0.trim().to_owned())
+        // Azure adds a request id and the time on lines of their own.
+        Some(rest.split_once('<')?.0.trim().lines().next().unwrap_or_default().to_owned())
     };
     let status = all.split_once("status code: ").map(|(_, rest)| {
         let end = rest.find([':', '<', '\n']).unwrap_or(rest.len());

@@ -22,10 +22,9 @@ struct Format {
 pub(super) const MAX_FORMAT: usize = 64 * 1024;
 
 fn key(url: &RemoteUrl, rest: &str) -> Result<Path> {
-    let text = match url {
-        RemoteUrl::S3 { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{rest}"),
-        // A folder is the root of its store.
-        _ => rest.to_owned(),
+    let text = match url.key_prefix() {
+        "" => rest.to_owned(),
+        prefix => format!("{prefix}/{rest}"),
     };
     // Taken as it is: the other constructor would escape characters, and keys would not be where the layout says.
     Path::parse(&text)

@@ -13,7 +13,7 @@ use crate::id::Digest;
 use crate::progress::{Interrupt, Step};
 use crate::remote_url::{self, RemoteUrl};
 
-/// Signatures of S3 hold at most this long.
+/// Signatures of S3 and Google Cloud Storage hold at most this long.
 pub const MAX_PRESIGN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The plain URL of an object in a store; whoever uses it needs access to the store.
@@ -22,8 +22,12 @@ pub fn object_url(store: &RemoteUrl, digest: &Digest) -> String {
 }
 
 impl Remote {
-    /// A URL with which anybody can get this object for a while. It is a secret.
+    /// A URL with which anybody can get this object for a while. It is a secret, unless the store is on a web server.
     pub fn presign(&self, digest: &Digest, valid: Duration) -> Result<String> {
+        if self.url.is_read_only() {
+            // Whoever can reach the server can read the object.
+            return Ok(object_url(&self.url, digest));
+        }
         let Some(signer) = &self.signer else {
             return Err(Error::usage(format!("{}: a folder has no presigned URLs", self.url))
                 .hint("leave --presign out; whoever can read the folder can read the files"));
@@ -38,6 +42,10 @@ impl Remote {
 
     /// Keys of what was attested about a model after its release: signatures, bills of materials, provenance.
     pub fn attestations(&self, model: &Digest) -> Result<Vec<String>> {
+        if self.url.is_read_only() {
+            return Err(Error::usage(format!("{}: a store on a web server cannot be listed", self.url))
+                .hint("ask the bucket or folder behind it: --remote NAME"));
+        }
         let prefix = layout::attest_key(&self.url, model)?;
         self.wait(async {
             let listing = self.store.list(Some(&prefix));

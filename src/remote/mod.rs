@@ -4,6 +4,7 @@
 //! after the other; a budget in bytes, not the number of threads, bounds the memory.
 
 mod connect;
+mod credentials;
 mod explain;
 mod layout;
 mod links;
@@ -28,6 +29,8 @@ use crate::progress::Interrupt;
 use crate::remote_url::RemoteUrl;
 
 pub use connect::Access;
+pub use credentials::aws::{AwsProfile, aws_profile};
+pub use credentials::azure::connection_field;
 pub use links::{Link, MAX_PRESIGN, fetch_links, object_url};
 pub use outside::head_url;
 pub use transfer::{Download, Receive, Upload};
@@ -55,22 +58,37 @@ impl std::fmt::Debug for Remote {
     }
 }
 
+/// Waits for requests, or for the user to stop them.
+fn wait<T>(runtime: &Runtime, interrupt: &Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime.block_on(async {
+        let interrupted = async {
+            while !interrupt.is_raised() {
+                tokio::time::sleep(INTERRUPT_POLL).await;
+            }
+        };
+        match futures::future::select(pin!(work), pin!(interrupted)).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => interrupt.check().and(Err(Error::new("interrupted"))),
+        }
+    })
+}
+
 /// What `git model remote check` found out.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Checked {
     /// The store's id.
     pub store: Option<String>,
-    /// Whether a new object could be written, read back and removed.
-    pub writable: bool,
-    /// Whether the store refuses to overwrite when asked to create only.
-    pub conditional_writes: bool,
+    /// Whether a new object could be written, read back and removed. `None` for a store that is only read.
+    pub writable: Option<bool>,
+    /// Whether the store refuses to overwrite when asked to create only. `None` for a store that is only read.
+    pub conditional_writes: Option<bool>,
 }
 
 impl Remote {
-    /// Opens a store. No request is made yet.
+    /// Opens a store. No request is made to it yet; credentials are asked for where that takes a request.
     pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
         let runtime = connect::runtime()?;
-        let connect::Connected { store, signer } = connect::connect(url, access)?;
+        let connect::Connected { store, signer } = wait(&runtime, &interrupt, connect::connect(url, access))?;
         // Small objects are a matter of round trips, so far more requests than cores are worth while.
         let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };
         Ok(Remote {
@@ -90,17 +108,7 @@ impl Remote {
 
     /// Waits for requests, or for the user to stop them.
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(async {
-            let interrupted = async {
-                while !self.interrupt.is_raised() {
-                    tokio::time::sleep(INTERRUPT_POLL).await;
-                }
-            };
-            match futures::future::select(pin!(work), pin!(interrupted)).await {
-                Either::Left((done, _)) => done,
-                Either::Right(_) => self.interrupt.check().and(Err(Error::new("interrupted"))),
-            }
-        })
+        wait(&self.runtime, &self.interrupt, work)
     }
 
     /// Turns a store's error into one line, with advice for the usual reasons.
@@ -163,6 +171,7 @@ impl Remote {
     pub fn sizes(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         match digests.len() {
             0 => Ok(HashMap::new()),
+            _ if self.url.is_read_only() => self.wait(self.head_all(digests)),
             1..=LIST_FROM => self.wait(self.head_all(digests)),
             _ => self.wait(self.list_all(digests)),
         }
@@ -206,6 +215,9 @@ impl Remote {
     /// Tries everything that push and fetch need, with a small object of its own that it removes again.
     pub fn check(&self) -> Result<Checked> {
         const PROBE: &[u8] = b"git-model check";
+        if self.url.is_read_only() {
+            return Ok(Checked { store: self.id()?, writable: None, conditional_writes: None });
+        }
         let key = layout::probe_key(&self.url)?;
         let probe = PutPayload::from_static(PROBE);
         let (writable, conditional_writes) = self.wait(async {
@@ -214,7 +226,7 @@ impl Remote {
             let back = self.read_small(&key, PROBE.len()).await?;
             let again = self.store.put_opts(&key, probe.clone(), PutMode::Create.into()).await;
             self.store.delete(&key).await.map_err(cannot)?;
-            Ok((back.as_deref() == Some(PROBE), again.is_err()))
+            Ok((Some(back.as_deref() == Some(PROBE)), Some(again.is_err())))
         })?;
         Ok(Checked { store: self.id()?, writable, conditional_writes })
     }

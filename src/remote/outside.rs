@@ -11,15 +11,11 @@ use crate::error::{Error, Result};
 use crate::human;
 use crate::listing::Listed;
 use crate::progress::Interrupt;
-use crate::remote_url::RemoteUrl;
 
 impl Remote {
     /// Everything below this URL, by key below it. More than `max` objects are an error.
     pub fn list_everything(&self, max: usize) -> Result<BTreeMap<String, Listed>> {
-        let prefix = match self.url() {
-            RemoteUrl::S3 { prefix, .. } => prefix.as_str(),
-            RemoteUrl::Folder(_) => "",
-        };
+        let prefix = self.url().key_prefix();
         let at = Path::parse(prefix).map_err(|error| {
             Error::new(format!("{}: cannot be a prefix of keys", self.url())).caused_by(error)
         })?;

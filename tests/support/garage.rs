@@ -104,10 +104,50 @@ impl Garage {
         name
     }
 
+    /// Limits what a bucket may hold.
+    pub fn limit(&self, bucket: &str, bytes: &str) {
+        self.admin(["bucket", "set-quotas", bucket, "--max-size", bytes]).ok();
+    }
+
+    /// How it is reached.
+    pub fn s3(&self) -> S3 {
+        S3 {
+            endpoint: self.endpoint.clone(),
+            region: REGION,
+            key: self.key.clone(),
+            secret: self.secret.clone(),
+        }
+    }
+
+    /// The same folder, with everything in the environment that reaches this server.
+    pub fn env(&self, repo: &Repo) -> Repo {
+        self.s3().env(repo)
+    }
+
+    /// Runs s5cmd, a client that knows nothing of git-model.
+    pub fn s5cmd(&self, args: &[&str]) -> Result<Vec<u8>, io::Error> {
+        self.s3().s5cmd(args)
+    }
+}
+
+/// How a server that speaks S3 is reached.
+#[derive(Clone)]
+pub struct S3 {
+    /// `http://127.0.0.1:PORT`
+    pub endpoint: String,
+    /// Its region.
+    pub region: &'static str,
+    /// Access key.
+    pub key: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+impl S3 {
     /// The same folder, with everything in the environment that reaches this server.
     pub fn env(&self, repo: &Repo) -> Repo {
         repo.env("AWS_ENDPOINT_URL", &self.endpoint)
-            .env("AWS_REGION", REGION)
+            .env("AWS_REGION", self.region)
             .env("AWS_ACCESS_KEY_ID", &self.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret)
     }
@@ -118,7 +158,7 @@ impl Garage {
             .args(["--endpoint-url", &self.endpoint])
             .args(args)
             .env_clear()
-            .env("AWS_REGION", REGION)
+            .env("AWS_REGION", self.region)
             .env("AWS_ACCESS_KEY_ID", &self.key)
             .env("AWS_SECRET_ACCESS_KEY", &self.secret)
             .stdin(Stdio::null())

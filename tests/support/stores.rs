@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::garage::{Garage, garage};
+use super::garage::{S3, garage};
+use super::servers;
 use super::{Repo, Sandbox, run, sha256};
 
 /// A fresh, empty store and a sandbox for repositories that use it.
@@ -11,12 +12,17 @@ pub struct Place {
     pub sandbox: Sandbox,
     /// The store's URL.
     pub url: String,
+    /// The same place as another client knows it.
+    view: String,
     store: Store,
 }
 
 enum Store {
     Folder(PathBuf),
-    S3(&'static Garage),
+    S3(S3),
+    /// Google Cloud Storage, by its XML API; looked at as S3.
+    Gcs(S3),
+    Azure,
 }
 
 impl Place {
@@ -24,13 +30,59 @@ impl Place {
     pub fn folder() -> Place {
         let sandbox = Sandbox::new();
         let folder = sandbox.join("the store");
-        Place { url: folder.display().to_string(), store: Store::Folder(folder), sandbox }
+        let url = folder.display().to_string();
+        Place { view: url.clone(), url, store: Store::Folder(folder), sandbox }
     }
 
-    /// A prefix in a bucket of a real server.
+    /// A prefix in a bucket of a real server, which ignores conditions on writes.
     pub fn garage() -> Place {
         let url = format!("s3://{}/team/churn", garage().bucket());
-        Place { sandbox: Sandbox::new(), url, store: Store::S3(garage()) }
+        Place { sandbox: Sandbox::new(), view: url.clone(), url, store: Store::S3(garage().s3()) }
+    }
+
+    /// A prefix in a bucket of moto, which honours conditions on writes.
+    pub fn moto() -> Place {
+        let url = format!("s3://{}/team/churn", servers::moto_bucket());
+        Place { sandbox: Sandbox::new(), view: url.clone(), url, store: Store::S3(servers::moto_s3()) }
+    }
+
+    /// A prefix in a bucket that is reached by the XML API of Google Cloud Storage.
+    pub fn gcs() -> Place {
+        let (sandbox, bucket) = (Sandbox::new(), servers::moto_bucket());
+        let setting = format!("[model \"remote.origin\"]\n\tendpoint = {}\n", servers::moto().url());
+        let config = sandbox.join("gitconfig");
+        let text = std::fs::read_to_string(&config).unwrap() + &setting;
+        std::fs::write(config, text).unwrap();
+        let place = format!("{bucket}/team/churn");
+        Place {
+            sandbox,
+            view: format!("s3://{place}"),
+            url: format!("gs://{place}"),
+            store: Store::Gcs(servers::moto_s3()),
+        }
+    }
+
+    /// A prefix in a container of Azurite.
+    pub fn azure() -> Place {
+        let view = format!("{}/team/churn", servers::azurite_container());
+        let url = format!("az://{}/{view}", servers::AZURITE_ACCOUNT);
+        Place { sandbox: Sandbox::new(), view, url, store: Store::Azure }
+    }
+
+    /// Container and blob of a key in Azurite.
+    fn blob(&self, key: &str) -> (String, String) {
+        let (container, prefix) = self.view.split_once('/').unwrap();
+        (container.to_owned(), format!("{prefix}/{key}"))
+    }
+
+    /// Whether the store refuses to overwrite when asked.
+    pub fn honours_conditions(&self) -> bool {
+        match &self.store {
+            Store::Folder(_) | Store::Azure => true,
+            Store::S3(server) => server.endpoint == servers::moto().url(),
+            // Its conditions are its own, and moto does not know them.
+            Store::Gcs(_) => false,
+        }
     }
 
     /// A repository that uses the store, with a first commit.
@@ -56,7 +108,9 @@ impl Place {
     fn reach(&self, repo: &Repo) -> Repo {
         match &self.store {
             Store::Folder(_) => repo.clone(),
-            Store::S3(garage) => garage.env(repo),
+            Store::S3(server) => server.env(repo),
+            Store::Gcs(_) => repo.env("GOOGLE_OAUTH_ACCESS_TOKEN", "canary-token"),
+            Store::Azure => repo.env("AZURE_STORAGE_CONNECTION_STRING", servers::azurite_connection()),
         }
     }
 
@@ -73,7 +127,21 @@ impl Place {
                 std::fs::rename(aside, folder).unwrap();
             }
             // Without credentials, opening the store is an error.
-            Store::S3(_) => what(&repo.env("AWS_ACCESS_KEY_ID", "").env("AWS_SECRET_ACCESS_KEY", "")),
+            Store::S3(_) => what(
+                &repo
+                    .env("AWS_ACCESS_KEY_ID", "")
+                    .env("AWS_SECRET_ACCESS_KEY", "")
+                    .env("AWS_EC2_METADATA_DISABLED", "true"),
+            ),
+            Store::Gcs(_) => {
+                what(&repo.env("GOOGLE_OAUTH_ACCESS_TOKEN", "").env("GCE_METADATA_HOST", "127.0.0.1:9"));
+            }
+            Store::Azure => {
+                let dead = "BlobEndpoint=http://127.0.0.1:9";
+                let live = format!("BlobEndpoint={}", servers::azurite().url());
+                let connection = servers::azurite_connection();
+                what(&repo.env("AZURE_STORAGE_CONNECTION_STRING", connection.replace(&live, dead)));
+            }
         }
     }
 
@@ -81,10 +149,17 @@ impl Place {
     pub fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = match &self.store {
             Store::Folder(folder) => files_below(folder),
-            Store::S3(garage) => {
-                let listing = garage.s5cmd(&["ls", &format!("{}/*", self.url)]).unwrap_or_default();
+            Store::S3(server) | Store::Gcs(server) => {
+                let listing = server.s5cmd(&["ls", &format!("{}/*", self.view)]).unwrap_or_default();
                 let listing = String::from_utf8(listing).unwrap();
                 listing.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+            }
+            Store::Azure => {
+                let (container, prefix) = self.blob("");
+                let code =
+                    "for b in c.list_blobs(name_starts_with=sys.argv[2]): print(b.name[len(sys.argv[2]):])";
+                let listing = servers::azure_client(&container, code, &[&prefix]).ok();
+                listing.lines().map(str::to_owned).collect()
             }
         };
         keys.sort();
@@ -100,8 +175,13 @@ impl Place {
     pub fn download(&self, key: &str, to: &Path) {
         match &self.store {
             Store::Folder(folder) => drop(std::fs::copy(folder.join(key), to).unwrap()),
-            Store::S3(garage) => {
-                garage.s5cmd(&["cp", &format!("{}/{key}", self.url), to.to_str().unwrap()]).unwrap();
+            Store::S3(server) | Store::Gcs(server) => {
+                server.s5cmd(&["cp", &format!("{}/{key}", self.view), to.to_str().unwrap()]).unwrap();
+            }
+            Store::Azure => {
+                let (container, blob) = self.blob(key);
+                let code = "c.download_blob(sys.argv[2]).readinto(open(sys.argv[3], 'wb'))";
+                servers::azure_client(&container, code, &[&blob, to.to_str().unwrap()]).ok();
             }
         }
     }
@@ -112,11 +192,16 @@ impl Place {
         std::fs::write(&file, bytes).unwrap();
         match &self.store {
             Store::Folder(folder) => std::fs::rename(&file, folder.join(key)).unwrap(),
-            Store::S3(garage) => {
-                garage
-                    .s5cmd(&["cp", file.to_str().unwrap(), &format!("{}/{key}", self.url)])
+            Store::S3(server) | Store::Gcs(server) => {
+                server
+                    .s5cmd(&["cp", file.to_str().unwrap(), &format!("{}/{key}", self.view)])
                     .map(drop)
                     .unwrap();
+            }
+            Store::Azure => {
+                let (container, blob) = self.blob(key);
+                let code = "c.upload_blob(sys.argv[2], open(sys.argv[3], 'rb'), overwrite=True)";
+                servers::azure_client(&container, code, &[&blob, file.to_str().unwrap()]).ok();
             }
         }
     }
@@ -126,7 +211,14 @@ impl Place {
         match (&self.store, key) {
             (Store::Folder(folder), "*") => std::fs::remove_dir_all(folder).unwrap(),
             (Store::Folder(folder), key) => std::fs::remove_file(folder.join(key)).unwrap(),
-            (Store::S3(garage), key) => drop(garage.s5cmd(&["rm", &format!("{}/{key}", self.url)]).unwrap()),
+            (Store::S3(server) | Store::Gcs(server), key) => {
+                drop(server.s5cmd(&["rm", &format!("{}/{key}", self.view)]).unwrap());
+            }
+            (Store::Azure, key) => {
+                let (container, blob) = self.blob(key.trim_end_matches('*'));
+                let code = "for b in list(c.list_blobs(name_starts_with=sys.argv[2])): c.delete_blob(b.name)";
+                servers::azure_client(&container, code, &[&blob]).ok();
+            }
         }
     }
 
@@ -140,11 +232,18 @@ impl Place {
         std::fs::create_dir_all(&dir).unwrap();
         match &self.store {
             Store::Folder(folder) => run_cp(folder, &dir),
-            Store::S3(garage) => drop(
-                garage
-                    .s5cmd(&["cp", &format!("{}/objects/*", self.url), &format!("{}/", dir.display())])
+            Store::S3(server) | Store::Gcs(server) => drop(
+                server
+                    .s5cmd(&["cp", &format!("{}/objects/*", self.view), &format!("{}/", dir.display())])
                     .unwrap(),
             ),
+            Store::Azure => {
+                for key in &objects {
+                    let to = dir.join(key);
+                    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                    self.download(key, &to);
+                }
+            }
         }
         let files: Vec<String> =
             files_below(&dir).into_iter().filter(|file| file.contains("sha256/")).collect();

@@ -8,7 +8,7 @@ use crate::ops::{Ctx, init};
 /// and the merge and diff drivers for pointers. What exists is left alone, so running it again is harmless.
 #[derive(clap::Args, Debug)]
 pub(crate) struct InitArgs {
-    /// Store to use as the remote `origin`: a folder, or s3://bucket/prefix
+    /// Store to use as the remote `origin`: a folder, or a URL such as s3://bucket/prefix
     url: Option<String>,
     /// Install no git hooks
     #[arg(long)]

@@ -17,7 +17,7 @@ enum RemoteCommand {
     Add {
         /// Its name
         name: String,
-        /// A folder, or s3://bucket/prefix
+        /// A folder, s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix, or https://host/path
         url: String,
         /// Replace the URL of a remote that exists
         #[arg(long, short)]
@@ -108,14 +108,19 @@ fn check(ui: &Ui, ctx: &Ctx, name: Option<&str>, json: bool) -> Result<()> {
     if json {
         return ui.json("remote-check", json!({ "remote": remote, "check": checked }));
     }
-    if !checked.writable {
+    if checked.writable == Some(false) {
         return Err(Error::refused(format!("{}: other bytes came back than were written", remote.url)));
     }
+    let Some(conditional_writes) = checked.conditional_writes else {
+        let id = checked.store.ok_or_else(|| {
+            Error::refused(format!("{}: no store of git-model is there", remote.url))
+                .hint("its format.json should be at this URL")
+        })?;
+        ui.out(format!("{}: {} can be read", remote.name, remote.url))?;
+        return ui.out(format!("store id: {id}"));
+    };
     let id = checked.store.as_deref().unwrap_or("none yet, the first push makes one");
     ui.out(format!("{}: {} can be read and written", remote.name, remote.url))?;
     ui.out(format!("store id: {id}"))?;
-    ui.out(format!(
-        "refuses to overwrite when asked: {}",
-        if checked.conditional_writes { "yes" } else { "no" }
-    ))
+    ui.out(format!("refuses to overwrite when asked: {}", if conditional_writes { "yes" } else { "no" }))
 }

@@ -1,0 +1,182 @@
+//! Making object_store's clients from URLs and the user's settings; one file per kind of store.
+
+mod azure;
+mod folder;
+mod gcs;
+mod https;
+mod s3;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::client::{HttpClient, HttpConnector};
+use object_store::signer::Signer;
+use object_store::{BackoffConfig, ClientOptions, DynObjectStore, ObjectStore, RetryConfig};
+use tokio::runtime::Runtime;
+
+use crate::error::{Error, Result};
+use crate::fsio::Durability;
+use crate::human;
+use crate::remote_url::{self, RemoteUrl};
+
+/// How a store is to be reached: everything that comes from the user, not from the repository.
+#[derive(Clone)]
+pub struct Access {
+    /// Custom endpoint: of an S3-compatible server, or of an emulator. The cloud itself otherwise.
+    pub endpoint: Option<String>,
+    /// Region of the bucket.
+    pub region: Option<String>,
+    /// Profile of `~/.aws` that the user chose for this remote.
+    pub profile: Option<String>,
+    /// Whether requests are sent without credentials.
+    pub anonymous: bool,
+    /// Whether the endpoint may be plain http.
+    pub allow_http: bool,
+    /// Whether uploads carry a SHA-256 that the server checks.
+    pub checksum: bool,
+    /// Names and values of the environment variables that hold credentials, or say where to get them.
+    pub credentials: Vec<(&'static str, String)>,
+    /// Whether a folder store syncs what it is given.
+    pub durability: Durability,
+    /// Transfers at once.
+    pub jobs: Option<usize>,
+    /// Whether a folder that does not exist is to be made.
+    pub create: bool,
+}
+
+impl Access {
+    /// A credential variable's value.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.credentials.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+// Credentials must never be printed, not even by accident.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+/// A store's client.
+pub(super) struct Connected {
+    pub(super) store: Arc<DynObjectStore>,
+    /// Makes presigned URLs, where the store has any.
+    pub(super) signer: Option<Arc<dyn Signer>>,
+}
+
+impl Connected {
+    /// The client of one of the clouds.
+    fn cloud<S: ObjectStore + Signer>(store: S) -> Connected {
+        let store = Arc::new(store);
+        Connected { store: Arc::<S>::clone(&store), signer: Some(store) }
+    }
+}
+
+/// Makes a client. Credentials that have to be asked for are asked for here, so that their lack is said at once.
+pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connected> {
+    let odd = |name: &&&str| access.variable(name).is_some_and(|value| !is_header_text(value));
+    if let Some(name) = sent(url).iter().find(odd) {
+        return Err(Error::new(format!("{url}: {name} holds a line break or another odd character"))
+            .hint("CI systems often keep a line break at the end of a secret; remove it"));
+    }
+    if let Some(endpoint) = &access.endpoint {
+        check_endpoint(url, endpoint, access.allow_http)?;
+    }
+    match url {
+        RemoteUrl::Folder(path) => Ok(Connected { store: folder::open(url, path, access)?, signer: None }),
+        RemoteUrl::S3 { bucket, .. } => Ok(Connected::cloud(s3::open(url, bucket, access).await?)),
+        RemoteUrl::Gcs { bucket, .. } => Ok(Connected::cloud(gcs::open(url, bucket, access).await?)),
+        RemoteUrl::Azure { account, container, .. } => {
+            Ok(Connected::cloud(azure::open(url, account, container, access).await?))
+        }
+        RemoteUrl::Https { .. } => Ok(Connected { store: https::open(url)?, signer: None }),
+    }
+}
+
+/// The variables whose values are sent to a store as they are, or signed with.
+fn sent(url: &RemoteUrl) -> &'static [&'static str] {
+    match url {
+        RemoteUrl::Folder(_) | RemoteUrl::Https { .. } => &[],
+        RemoteUrl::S3 { .. } => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+        RemoteUrl::Gcs { .. } => &["GOOGLE_OAUTH_ACCESS_TOKEN"],
+        RemoteUrl::Azure { .. } => &[
+            "AZURE_STORAGE_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AZURE_CLIENT_SECRET",
+            "IDENTITY_HEADER",
+        ],
+    }
+}
+
+/// What can be sent in a header.
+fn is_header_text(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}
+
+fn check_endpoint(url: &RemoteUrl, endpoint: &str, allow_http: bool) -> Result<()> {
+    let shown = human::escape(&remote_url::redact(endpoint));
+    let parsed = url::Url::parse(endpoint).ok().filter(|parsed| parsed.host().is_some());
+    match parsed.as_ref().map(url::Url::scheme) {
+        Some("https") => Ok(()),
+        Some("http") if allow_http => Ok(()),
+        Some("http") => Err(Error::new(format!("{url}: the endpoint {shown} is plain http"))
+            .hint("use https, or allow it with git config model.remote.NAME.allowHttp true")),
+        _ => Err(Error::new(format!("{url}: the endpoint {shown} is not an http or https URL"))
+            .hint("it looks like https://s3.example.com")),
+    }
+}
+
+/// How failed requests are repeated.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(8),
+            base: 2.,
+        },
+        max_retries: 5,
+        retry_timeout: Duration::from_secs(180),
+    }
+}
+
+/// The threads on which requests run.
+pub(super) fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))
+}
+
+/// A client that follows no redirect: it would take credentials along to wherever the answer says.
+pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(https_only)
+        .http1_only()
+        .connect_timeout(Duration::from_secs(10))
+        // Between bytes, not for the whole request: that would cut long transfers off.
+        .read_timeout(Duration::from_secs(60))
+        // Bytes must arrive as they are stored.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .build()
+}
+
+/// Makes object_store's clients like that.
+#[derive(Debug)]
+struct NoRedirects {
+    allow_http: bool,
+}
+
+impl HttpConnector for NoRedirects {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = http_client(!self.allow_http)
+            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
+    }
+}

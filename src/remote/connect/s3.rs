@@ -1,0 +1,37 @@
+//! S3 and servers that speak its protocol.
+
+use object_store::ClientOptions;
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+
+use super::{Access, NoRedirects};
+use crate::error::{Error, Result};
+use crate::human;
+use crate::remote::credentials::aws;
+use crate::remote::explain::explain;
+use crate::remote_url::RemoteUrl;
+
+pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<AmazonS3> {
+    // Not `from_env`, which would take endpoints and switches from variables that the trust rules do not look at.
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_client_options(ClientOptions::new().with_allow_http(access.allow_http))
+        .with_retry(super::retry())
+        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+    if access.checksum {
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
+    }
+    if let Some(endpoint) = &access.endpoint {
+        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
+    }
+    if let Some(region) = &access.region {
+        if region.is_empty() || !region.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(Error::new(format!("{url}: `{}` is not a region", human::escape(region))));
+        }
+        builder = builder.with_region(region);
+    }
+    builder = match access.anonymous {
+        true => builder.with_skip_signature(true),
+        false => builder.with_credentials(aws::provider(url, access).await?),
+    };
+    builder.build().map_err(|error| explain(url, "cannot be used", &error))
+}

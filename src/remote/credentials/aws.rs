@@ -1,0 +1,230 @@
+//! Credentials for S3: environment, profiles, SSO, credential_process, web identity, containers and instances, by `aws-config`.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::imds;
+use aws_config::profile::{Profile, ProfileFileCredentialsProvider, ProfileSet};
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::provider::{
+    ProvideCredentials, SharedCredentialsProvider, error::CredentialsError,
+};
+use aws_runtime::env_config::EnvConfigValue;
+use aws_types::os_shim_internal::{Env, Fs};
+use object_store::aws::{AwsCredential, AwsCredentialProvider};
+
+use super::aws_http::AwsHttp;
+use super::{Fresh, Renewed, Source};
+use crate::error::{Error, Result};
+use crate::human;
+use crate::remote::Access;
+use crate::remote_url::RemoteUrl;
+
+/// The region that token services are asked in when none is known.
+const USUAL_REGION: &str = "us-east-1";
+
+/// What a profile of `~/.aws` says about where a bucket is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AwsProfile {
+    /// Region.
+    pub region: Option<String>,
+    /// Endpoint for S3.
+    pub endpoint: Option<String>,
+}
+
+/// Reads a profile of `~/.aws/config` and `~/.aws/credentials`: this one, else `default`.
+pub fn aws_profile(name: Option<&str>) -> Result<AwsProfile> {
+    let set = profiles(name)?;
+    let Some(profile) = set.get_profile(set.selected_profile()) else { return Ok(AwsProfile::default()) };
+    let text = |key: &str| profile.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
+    Ok(AwsProfile { region: text("region"), endpoint: endpoint(&set, profile) })
+}
+
+/// The endpoint for S3: of the profile's `services` section, else of the profile.
+fn endpoint(set: &ProfileSet, profile: &Profile) -> Option<String> {
+    let ignored = profile.get("ignore_configured_endpoint_urls");
+    if ignored.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    // The environment's own endpoints were looked at before, so here it is an empty one.
+    let value = EnvConfigValue::new().profile("endpoint_url").service_id("s3");
+    let environment = Env::from_slice(&[]);
+    let (endpoint, _) = value.load(&environment, Some(set))?;
+    Some(endpoint.into_owned()).filter(|endpoint| !endpoint.is_empty())
+}
+
+fn profiles(name: Option<&str>) -> Result<ProfileSet> {
+    let chosen = name.map(|name| Cow::Owned(name.to_owned()));
+    let load = async move {
+        aws_config::profile::load(&Fs::real(), &Env::real(), &Default::default(), chosen).await
+    };
+    // Only reads files, and never waits; so the place where it is called may be asynchronous itself.
+    let set = futures::FutureExt::now_or_never(load)
+        .ok_or_else(|| Error::new("~/.aws: cannot be read at once"))?
+        .map_err(|error| Error::new("~/.aws: cannot be read").caused_by(human::escape(&causes(&error))))?;
+    match name {
+        Some(name) if set.get_profile(name).is_none() => {
+            let shown = human::escape(name);
+            Err(Error::new(format!("{shown}: there is no such AWS profile in ~/.aws"))
+                .hint(format!("make it with aws configure --profile {}", human::shell_quote(name))))
+        }
+        _ => Ok(set),
+    }
+}
+
+/// Where requests to a bucket take their credentials from.
+pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Result<AwsCredentialProvider> {
+    let keys = (access.variable("AWS_ACCESS_KEY_ID"), access.variable("AWS_SECRET_ACCESS_KEY"));
+    // A profile that was chosen for this remote is meant, whatever the environment says.
+    if access.profile.is_none() {
+        require_whole(url, access)?;
+        if let (Some(key_id), Some(secret_key)) = keys {
+            let token = access.variable("AWS_SESSION_TOKEN").map(str::to_owned);
+            let credential =
+                AwsCredential { key_id: key_id.to_owned(), secret_key: secret_key.to_owned(), token };
+            return Ok(std::sync::Arc::new(object_store::StaticCredentialProvider::new(credential)));
+        }
+    }
+    let set = profiles(access.profile.as_deref().or(access.variable("AWS_PROFILE")))
+        .map_err(|error| error.about(url.to_string()))?;
+    let http =
+        AwsHttp::new().map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    let region = Region::new(access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned()));
+    let config = ProviderConfig::without_region().with_http_client(http).with_region(Some(region.clone()));
+    let source = match &access.profile {
+        Some(name) => SharedCredentialsProvider::new(
+            ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build(),
+        ),
+        None => {
+            let second = Duration::from_secs(1);
+            let metadata = imds::Client::builder()
+                .configure(&config)
+                .connect_timeout(second)
+                .read_timeout(second)
+                .max_attempts(1)
+                .build();
+            let chain =
+                DefaultCredentialsChain::builder().configure(config).region(region).imds_client(metadata);
+            SharedCredentialsProvider::new(chain.build().await)
+        }
+    };
+    let advice = Advice::new(&set);
+    let chain = Chain { source, shown: url.to_string(), advice };
+    Ok(Renewed::start(chain).await?)
+}
+
+/// Refuses at once what is half there: the chain would pass over it, and end at a metadata server.
+fn require_whole(url: &RemoteUrl, access: &Access) -> Result<()> {
+    for (half, other) in [
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"),
+    ] {
+        if access.variable(half).is_some() && access.variable(other).is_none() {
+            return Err(Error::new(format!(
+                "{url}: incomplete AWS credentials: {half} is set and {other} is not"
+            ))
+            .hint(format!("set {other} too, or unset {half}")));
+        }
+    }
+    Ok(())
+}
+
+/// `aws-config`'s chain of providers.
+#[derive(Debug)]
+struct Chain {
+    source: SharedCredentialsProvider,
+    shown: String,
+    advice: Advice,
+}
+
+impl Source for Chain {
+    type Credential = AwsCredential;
+
+    async fn fetch(&self) -> Result<Fresh<AwsCredential>> {
+        let found = self.source.provide_credentials().await.map_err(|error| self.explain(&error))?;
+        let expires = found.expiry();
+        if expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(Error::new(format!("{}: the AWS credentials expired", self.shown))
+                .hint(self.advice.command()));
+        }
+        let credential = AwsCredential {
+            key_id: found.access_key_id().to_owned(),
+            secret_key: found.secret_access_key().to_owned(),
+            token: found.session_token().map(str::to_owned),
+        };
+        Ok(Fresh { credential, expires })
+    }
+}
+
+impl Chain {
+    fn explain(&self, error: &CredentialsError) -> Error {
+        let reason = causes(error);
+        // Every provider had nothing: the chain ends at a machine's metadata server, which is not there or gives nothing.
+        if matches!(error, CredentialsError::CredentialsNotLoaded(_)) || reason.contains("IMDS") {
+            return Error::new(format!("{}: no AWS credentials were found", self.shown))
+                .hint(self.advice.command());
+        }
+        let reason: String = human::escape(&reason).chars().take(400).collect();
+        Error::new(format!("{}: the AWS credentials cannot be used: {reason}", self.shown))
+            .hint(self.advice.command())
+    }
+}
+
+/// What the user can run.
+#[derive(Debug)]
+struct Advice {
+    profile: String,
+    sso: bool,
+    process: bool,
+    known: bool,
+}
+
+impl Advice {
+    fn new(set: &ProfileSet) -> Advice {
+        let name = set.selected_profile();
+        let profile = set.get_profile(name);
+        let has = |key: &str| profile.is_some_and(|profile| profile.get(key).is_some());
+        Advice {
+            profile: name.to_owned(),
+            sso: has("sso_session") || has("sso_start_url"),
+            process: has("credential_process"),
+            known: ["aws_access_key_id", "role_arn", "source_profile", "credential_source"]
+                .into_iter()
+                .any(has),
+        }
+    }
+
+    fn command(&self) -> String {
+        let profile = human::shell_quote(&self.profile);
+        match self {
+            Advice { sso: true, .. } => format!("log in again: aws sso login --profile {profile}"),
+            Advice { process: true, .. } => {
+                format!("run the credential_process of profile {profile} by hand to see what is wrong")
+            }
+            Advice { known: true, .. } => {
+                format!("see what is wrong: aws sts get-caller-identity --profile {profile}")
+            }
+            _ => "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws configure or aws sso login"
+                .to_owned(),
+        }
+    }
+}
+
+/// An error's causes on one line, without what repeats itself.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !text.is_empty() && texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    // The outermost only says that a provider failed.
+    let from = usize::from(texts.len() > 1);
+    texts[from..].join(": ")
+}
