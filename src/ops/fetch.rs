@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::pushed::Pushed;
 use super::remotes::{self, Purpose};
 use super::{Ctx, Selection};
 use crate::cache::Incoming;
 use crate::error::{Error, Result};
-use crate::fsio::{self, Kind};
+use crate::fsio::{self, Kind, Partial};
 use crate::git::{Oid, RangeEnd};
 use crate::human;
 use crate::id::Digest;
@@ -242,7 +243,9 @@ impl<'a> Fetcher<'a> {
         }
         if !missing.is_empty() {
             fsio::create_dir_all(self.ctx.cache.root(), self.ctx.settings.durability)?;
-            fsio::require_space(self.ctx.cache.root(), bytes, "what is to be fetched")?;
+            let allocated = |download: &Download| self.ctx.cache.allocated(&download.digest, download.size);
+            let there: u64 = missing.iter().map(allocated).fold(0, u64::saturating_add);
+            fsio::require_space(self.ctx.cache.root(), bytes.saturating_sub(there), "what is to be fetched")?;
         }
         self.download(missing, bytes)
     }
@@ -276,7 +279,7 @@ impl<'a> Fetcher<'a> {
         let step = self.ctx.progress.step("fetching", missing.len() as u64, bytes);
         let batch = self.ctx.cache.batch()?;
         let receive = |download: &Download| -> Result<Box<dyn Receive + '_>> {
-            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact)?)))
+            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact))))
         };
         let failed = remote.download(missing, &receive, step.as_ref());
         // What came is kept even when something else did not.
@@ -382,6 +385,10 @@ struct IntoCache<'b, 'a>(Incoming<'b, 'a>);
 impl Receive for IntoCache<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write(bytes)
+    }
+
+    fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
+        self.0.in_pieces()
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

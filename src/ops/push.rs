@@ -1,7 +1,7 @@
 //! Sending objects to a store. Success means that the store itself confirmed everything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::fetch::closure;
 use super::pushed::Pushed;
@@ -180,7 +180,8 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         .hint("git model push && git push"));
     }
     if !options.dry_run {
-        carry_out(ctx, &remote, &plan, &report)?;
+        let records = ctx.git.common_dir().join("model/uploads").join(pushed.place());
+        carry_out(ctx, &remote, &plan, &report, &records)?;
         plan.complete.iter().for_each(|digest| pushed.insert(*digest));
         pushed.save()?;
     }
@@ -250,10 +251,10 @@ fn meet(
 }
 
 /// Sends stage after stage. What is damaged here stops neither its own stage nor what does not depend on it before.
-fn carry_out(ctx: &Ctx, remote: &Remote, plan: &Plan, report: &Report) -> Result<()> {
+fn carry_out(ctx: &Ctx, remote: &Remote, plan: &Plan, report: &Report, records: &Path) -> Result<()> {
     let step = ctx.progress.step("pushing", report.objects, report.bytes);
     for stage in &plan.stages {
-        let mut damaged = remote.upload(stage, step.as_ref())?.into_iter();
+        let mut damaged = remote.upload(stage, records, step.as_ref())?.into_iter();
         if let Some((_, first)) = damaged.next() {
             let more = damaged.count() as u64;
             return Err(match more {

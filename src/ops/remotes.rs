@@ -11,7 +11,7 @@ use crate::config::{RemoteSettings, env};
 use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
-use crate::remote::{Access, Checked, Remote};
+use crate::remote::{Access, Checked, Remote, Traffic};
 use crate::remote_url::RemoteUrl;
 use crate::repo_config::{self, RepoConfig, check_remote_name};
 use crate::repo_path::RepoPath;
@@ -152,14 +152,14 @@ pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
         checksum: settings.checksum,
         credentials: env::credentials(),
         durability: ctx.settings.durability,
-        jobs: ctx.settings.jobs,
+        traffic: Traffic::new(ctx.settings.jobs, ctx.settings.limit_rate),
         create: purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known(),
     };
     Remote::open(&found.url, &access, ctx.interrupt.clone())
 }
 
 /// Opens a store that the user stated by its URL, without a repository: a lock file's.
-pub fn open_stated(url: &str, jobs: Option<usize>, interrupt: crate::progress::Interrupt) -> Result<Remote> {
+pub fn open_stated(url: &str, traffic: Traffic, interrupt: crate::progress::Interrupt) -> Result<Remote> {
     let url = RemoteUrl::parse(url)?;
     let endpoint = endpoint(&RemoteSettings::default(), &url);
     let access = Access {
@@ -169,7 +169,7 @@ pub fn open_stated(url: &str, jobs: Option<usize>, interrupt: crate::progress::I
         checksum: true,
         credentials: env::credentials(),
         durability: crate::fsio::Durability::Full,
-        jobs,
+        traffic,
         create: false,
     };
     Remote::open(&url, &access, interrupt)

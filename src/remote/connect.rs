@@ -7,6 +7,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, RetryConfig};
 use tokio::runtime::Runtime;
@@ -17,6 +18,7 @@ use crate::human;
 use crate::remote_url::{self, RemoteUrl};
 
 use super::explain::explain;
+use super::transfer::{Client, Traffic};
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
 #[derive(Clone)]
@@ -33,8 +35,8 @@ pub struct Access {
     pub credentials: Vec<(&'static str, String)>,
     /// Whether a folder store syncs what it is given.
     pub durability: Durability,
-    /// Transfers at once.
-    pub jobs: Option<usize>,
+    /// How many requests there are at once, and how fast their bytes flow.
+    pub traffic: Traffic,
     /// Whether a folder that does not exist is to be made.
     pub create: bool,
 }
@@ -51,15 +53,20 @@ pub(super) struct Connected {
     pub(super) store: Arc<DynObjectStore>,
     /// Makes presigned URLs, where the store has any.
     pub(super) signer: Option<Arc<dyn Signer>>,
+    /// Sends an object in parts that can be gone on with, where the store has that.
+    pub(super) multipart: Option<Arc<dyn MultipartStore>>,
 }
 
 pub(super) fn connect(url: &RemoteUrl, access: &Access) -> Result<Connected> {
     match url {
-        RemoteUrl::Folder(path) => Ok(Connected { store: folder(url, path, access)?, signer: None }),
+        RemoteUrl::Folder(path) => {
+            Ok(Connected { store: folder(url, path, access)?, signer: None, multipart: None })
+        }
         RemoteUrl::S3 { bucket, .. } => {
             let store = s3(url, bucket, access)?;
             let signer: Arc<dyn Signer> = Arc::<AmazonS3>::clone(&store);
-            Ok(Connected { store, signer: Some(signer) })
+            let multipart: Arc<dyn MultipartStore> = Arc::<AmazonS3>::clone(&store);
+            Ok(Connected { store, signer: Some(signer), multipart: Some(multipart) })
         }
     }
 }
@@ -96,7 +103,7 @@ fn s3(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Arc<AmazonS3>> {
         .with_bucket_name(bucket)
         .with_client_options(options)
         .with_retry(retry)
-        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+        .with_http_connector(NoRedirects { allow_http: access.allow_http, traffic: access.traffic.clone() });
     for (name, value) in &access.credentials {
         let key: AmazonS3ConfigKey =
             name.to_ascii_lowercase().parse().map_err(|error| explain(url, "cannot be used", &error))?;
@@ -168,31 +175,36 @@ pub(super) fn runtime() -> Result<Runtime> {
 
 /// A client that follows no redirect: it would take credentials along to wherever the answer says.
 pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> {
+    // Between bytes, not for the whole request: that would cut long transfers off.
+    client_builder(https_only).read_timeout(Duration::from_secs(60)).build()
+}
+
+fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .https_only(https_only)
         .http1_only()
         .connect_timeout(Duration::from_secs(10))
-        // Between bytes, not for the whole request: that would cut long transfers off.
-        .read_timeout(Duration::from_secs(60))
         // Bytes must arrive as they are stored.
         .no_gzip()
         .no_brotli()
         .no_zstd()
         .no_deflate()
-        .build()
 }
 
 /// Makes object_store's clients like that.
 #[derive(Debug)]
 struct NoRedirects {
     allow_http: bool,
+    traffic: Traffic,
 }
 
 impl HttpConnector for NoRedirects {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = http_client(!self.allow_http)
+        // Its read timeout would run while a large part is sent; the rules for traffic know what stalls.
+        let client = client_builder(!self.allow_http)
+            .build()
             .map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
+        Ok(HttpClient::new(Client::new(client, self.traffic.clone())))
     }
 }

@@ -14,6 +14,11 @@ pub(super) fn is_absent_object(error: &object_store::Error) -> bool {
         && !texts(error).any(|text| text.contains("NoSuchBucket"))
 }
 
+/// Whether the store's answer, or what failed before there was one, holds this word.
+pub(super) fn says(error: &object_store::Error, word: &str) -> bool {
+    texts(error).any(|text| text.contains(word))
+}
+
 /// One line for an error of a store, with a hint where the reason is a usual one.
 pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::future::Either;
 use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{DynObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -30,7 +31,8 @@ use crate::remote_url::RemoteUrl;
 pub use connect::Access;
 pub use links::{Link, MAX_PRESIGN, fetch_links, object_url};
 pub use outside::head_url;
-pub use transfer::{Download, Receive, Upload};
+use transfer::Engine;
+pub use transfer::{Download, Receive, Traffic, Upload};
 
 /// Up to this many objects are asked for one by one; for more, the store is listed.
 const LIST_FROM: usize = 256;
@@ -44,8 +46,9 @@ pub struct Remote {
     url: RemoteUrl,
     store: Arc<DynObjectStore>,
     signer: Option<Arc<dyn Signer>>,
+    multipart: Option<Arc<dyn MultipartStore>>,
     runtime: Runtime,
-    jobs: usize,
+    engine: Engine,
     interrupt: Interrupt,
 }
 
@@ -70,17 +73,9 @@ impl Remote {
     /// Opens a store. No request is made yet.
     pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
         let runtime = connect::runtime()?;
-        let connect::Connected { store, signer } = connect::connect(url, access)?;
-        // Small objects are a matter of round trips, so far more requests than cores are worth while.
-        let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };
-        Ok(Remote {
-            url: url.clone(),
-            store,
-            signer,
-            runtime,
-            jobs: access.jobs.unwrap_or(default_jobs),
-            interrupt,
-        })
+        let connect::Connected { store, signer, multipart } = connect::connect(url, access)?;
+        let engine = Engine::new(&access.traffic, matches!(url, RemoteUrl::Folder(_)));
+        Ok(Remote { url: url.clone(), store, signer, multipart, runtime, engine, interrupt })
     }
 
     /// Where it is.
