@@ -24,6 +24,7 @@ mod repositories;
 mod schemas;
 mod serving;
 mod tracking;
+mod transfer;
 
 /// A test file that is not listed above would silently never run.
 #[test]

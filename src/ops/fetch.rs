@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::pushed::Pushed;
 use super::remotes::{self, Purpose};
@@ -40,6 +41,8 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How long that took.
+    pub time: Duration,
     /// Where from; `None` when nothing was needed.
     pub remote: Option<String>,
     /// Pointers in the history that cannot be read and were passed over.
@@ -114,6 +117,23 @@ fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<Wanted>
 
 fn total(downloads: &[Download]) -> u64 {
     downloads.iter().map(|download| download.size).fold(0, u64::saturating_add)
+}
+
+/// How many objects and bytes the cache lacks of what these pointers name, without asking a store: of a directory whose lists
+/// of files are not here, as many as its pointer states.
+pub(super) fn estimate(ctx: &Ctx, wanted: &[(RepoPath, Pointer)]) -> (u64, u64) {
+    let mut missing: BTreeMap<Digest, (u64, u64)> = BTreeMap::new();
+    for (_, pointer) in wanted {
+        let Ok(closure) = closure(ctx, pointer) else {
+            missing.insert(pointer.digest, (pointer.files(), pointer.size));
+            continue;
+        };
+        let files = closure.files.iter().filter(|file| !ctx.cache.holds(&file.digest, file.size));
+        missing.extend(files.map(|file| (file.digest, (1, file.size))));
+    }
+    missing
+        .values()
+        .fold((0, 0), |(objects, bytes), (more, size)| (objects + more, bytes.saturating_add(*size)))
 }
 
 /// Makes sure that the cache holds everything that these pointers name. No store is contacted when it does.
@@ -281,9 +301,11 @@ impl<'a> Fetcher<'a> {
         let receive = |download: &Download| -> Result<Box<dyn Receive + '_>> {
             Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact))))
         };
+        let started = Instant::now();
         let failed = remote.download(missing, &receive, step.as_ref());
         // What came is kept even when something else did not.
         let stored = batch.commit()?;
+        self.report.time += started.elapsed();
         self.report.objects += stored.objects;
         self.report.bytes += stored.bytes;
         let failed = failed?;

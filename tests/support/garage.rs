@@ -104,6 +104,11 @@ impl Garage {
         name
     }
 
+    /// Ends all unfinished uploads in a bucket.
+    pub fn end_uploads(&self, bucket: &str) {
+        self.admin(["bucket", "cleanup-incomplete-uploads", "--older-than", "0s", bucket]).ok();
+    }
+
     /// The same folder, with everything in the environment that reaches this server.
     pub fn env(&self, repo: &Repo) -> Repo {
         repo.env("AWS_ENDPOINT_URL", &self.endpoint)

@@ -21,6 +21,8 @@ use crate::remote::{Remote, explain, layout};
 
 /// Larger objects are sent in parts.
 const PARTS_FROM: u64 = PART;
+/// Parts of one object on their way into a folder: one is written while the next is read.
+const STREAM_AHEAD: usize = 4;
 
 /// Why an upload in parts was not finished.
 enum Stopped {
@@ -92,12 +94,29 @@ impl Remote {
         let mut target = self.store.put_multipart(key).await.map_err(cannot)?;
         let mut reader = Reader::new(upload, part_size(upload.size));
         let sent: Result<(), Failure> = async {
-            while let Some((_, bytes)) = reader.next(source)? {
+            let mut parts = JoinSet::new();
+            loop {
                 self.interrupt.check()?;
+                let memory = Arc::clone(&self.engine.memory);
+                let held = memory.acquire_many_owned(Engine::weight(reader.part_size)).await;
+                let held = held.expect("never closed");
+                let Some((_, bytes)) = reader.next(source)? else { break };
                 let length = bytes.len();
                 self.engine.traffic.wait_for(length).await;
-                target.put_part(PutPayload::from(bytes)).await.map_err(cannot)?;
-                step.advance(length as u64);
+                let part = target.put_part(PutPayload::from(bytes));
+                parts.spawn(async move {
+                    let sent = part.await;
+                    drop(held);
+                    sent.map(|()| length as u64)
+                });
+                while parts.len() >= STREAM_AHEAD
+                    && let Some(done) = parts.join_next().await
+                {
+                    step.advance(done.map_err(object_store::Error::from).flatten().map_err(cannot)?);
+                }
+            }
+            while let Some(done) = parts.join_next().await {
+                step.advance(done.map_err(object_store::Error::from).flatten().map_err(cannot)?);
             }
             reader.finish(source)?;
             target.complete().await.map_err(cannot)?;
