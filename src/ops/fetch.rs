@@ -264,7 +264,8 @@ impl<'a> Fetcher<'a> {
         if !missing.is_empty() {
             fsio::create_dir_all(self.ctx.cache.root(), self.ctx.settings.durability)?;
             let allocated = |download: &Download| self.ctx.cache.allocated(&download.digest, download.size);
-            let there: u64 = missing.iter().map(allocated).fold(0, u64::saturating_add);
+            let large = missing.iter().filter(|download| download.size > fsio::BLOCK);
+            let there: u64 = large.map(allocated).fold(0, u64::saturating_add);
             fsio::require_space(self.ctx.cache.root(), bytes.saturating_sub(there), "what is to be fetched")?;
         }
         self.download(missing, bytes)

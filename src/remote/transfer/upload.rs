@@ -214,7 +214,9 @@ impl Remote {
             {
                 self.part_done(sending, done, record, &mut ids)?;
             }
-            // A part gives its memory back by itself, so waiting here cannot block anybody.
+            // A part gives its turn and its memory back by itself, so waiting here cannot block anybody. The turn comes first:
+            // parts that wait for theirs leave the memory to small objects.
+            let turn = self.engine.parts.turn().await;
             let memory = Arc::clone(&self.engine.memory);
             let held = memory.acquire_many_owned(Engine::weight(sending.part_size)).await;
             let held = held.expect("never closed");
@@ -225,7 +227,6 @@ impl Remote {
                 sending.step.advance(length);
                 continue;
             }
-            let turn = self.engine.parts.turn().await;
             let (store, key, id) = (Arc::clone(&sending.store), sending.key.clone(), sending.id.clone());
             parts.spawn(async move {
                 let sent = store.put_part(&key, &id, part as usize, PutPayload::from(bytes)).await;

@@ -268,8 +268,9 @@ struct Incoming {
     stalled: Pin<Box<Sleep>>,
 }
 
-impl Incoming {
-    fn end(&mut self) {
+impl Drop for Incoming {
+    /// Also where nobody reads to the end: of most answers only the headers matter.
+    fn drop(&mut self) {
         if let Some(turn) = self.turn.take() {
             turn.done(self.work);
         }
@@ -304,7 +305,9 @@ impl Body for Incoming {
         this.stalled.as_mut().reset(Instant::now() + STALLED);
         match frame {
             None => {
-                this.end();
+                if let Some(turn) = this.turn.take() {
+                    turn.done(this.work);
+                }
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
