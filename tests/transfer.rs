@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::stores::Place;
-use crate::support::{BINARY, Repo, noise, run, sha256};
+use crate::support::{BINARY, Repo, Sandbox, noise, run, sha256, skip};
 
 const MIB: u64 = 1 << 20;
 const PART: u64 = 16 * MIB;
@@ -268,4 +269,56 @@ fn the_rate_is_kept_in_both_directions() {
         assert!(timed(&clone, &["fetch", "--limit-rate", "20m"]) > Duration::from_millis(1500));
         repo.model(["push", "--limit-rate", "fast"]).fails(2, "a rate looks like 10m");
     }
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_used() {
+    let sandbox = Sandbox::new();
+    let proxy = FakeServer::start(|_, stream| reply(stream, "404 Not Found", "", ""));
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.git(["config", "model.remote.origin.allowHttp", "true"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo = proxy.env(&repo).env("AWS_ENDPOINT_URL", "http://store.invalid").env("HTTP_PROXY", proxy.endpoint());
+    repo.model(["push", "--dry-run"]).says("would push 1 object").never_says("canary").ok();
+    assert!(proxy.requests()[0].starts_with("GET http://store.invalid/bucket/x/format.json"));
+    let seen = proxy.requests().len();
+    repo.env("NO_PROXY", "store.invalid").model(["push", "--dry-run"]).fails(1, "s3://bucket/x");
+    assert_eq!(proxy.requests().len(), seen);
+}
+
+#[test]
+fn a_private_certificate_authority_of_the_environment_is_trusted() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.git_repo("repo");
+    let made = repo.sh(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=Test &&
+         openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request -subj /CN=localhost &&
+         printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' >extensions &&
+         openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem",
+    );
+    if made.code != 0 {
+        return skip("a_private_certificate_authority_of_the_environment_is_trusted", "no openssl");
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let accept = ["s_server", "-cert", "cert.pem", "-key", "key.pem", "-www", "-quiet", "-accept"];
+    let mut server = repo.command("openssl").args(accept).arg(port.to_string()).spawn().unwrap();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo = repo
+        .env("AWS_ENDPOINT_URL", format!("https://localhost:{port}"))
+        .env("AWS_REGION", "nowhere")
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "secret");
+    let untrusted = repo.model(["push"]);
+    let authority = repo.join("ca.pem").display().to_string();
+    // It is no store, but it is listened to.
+    let trusted = repo.env("SSL_CERT_FILE", authority).model(["push"]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    untrusted.fails(1, "UnknownIssuer");
+    trusted.never_says("certificate").fails(1, "s3://bucket/x");
 }

@@ -38,6 +38,8 @@ pub use transfer::{Download, Receive, Traffic, Upload};
 const LIST_FROM: usize = 256;
 /// Requests for an object's size at once.
 const HEADS_AT_ONCE: usize = 32;
+/// Objects in one page of a listing.
+const LIST_PAGE: usize = 1000;
 /// How often a waiting request looks whether the user wants to stop.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
@@ -159,7 +161,7 @@ impl Remote {
         match digests.len() {
             0 => Ok(HashMap::new()),
             1..=LIST_FROM => self.wait(self.head_all(digests)),
-            _ => self.wait(self.list_all(digests)),
+            _ => self.wait(self.list_or_head(digests)),
         }
     }
 
@@ -180,9 +182,13 @@ impl Remote {
             .await
     }
 
-    async fn list_all(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
+    /// Lists the store, unless it holds so much that asking for each object takes fewer round trips.
+    async fn list_or_head(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         let wanted: HashSet<&Digest> = digests.iter().collect();
         let mut found = HashMap::new();
+        // A listing comes page after page, while requests for sizes run beside each other.
+        let pages = digests.len() / HEADS_AT_ONCE + 1;
+        let mut left = if self.engine.is_folder() { usize::MAX } else { pages * LIST_PAGE };
         // An error anywhere in the listing is an error of the whole: half a listing would read as "missing".
         let objects = layout::objects_key(&self.url)?;
         let mut listing = self.store.list(Some(&objects));
@@ -193,6 +199,14 @@ impl Remote {
                 && wanted.contains(&digest)
             {
                 found.insert(digest, meta.size);
+            }
+            left -= 1;
+            if left == 0 {
+                drop(listing);
+                let rest: Vec<Digest> =
+                    digests.iter().filter(|digest| !found.contains_key(digest)).copied().collect();
+                found.extend(self.head_all(&rest).await?);
+                return Ok(found);
             }
         }
         Ok(found)

@@ -103,6 +103,11 @@ impl Engine {
         }
     }
 
+    /// Whether the store is a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        self.is_folder
+    }
+
     /// What so many bytes take of the memory for transfers.
     fn weight(bytes: u64) -> u32 {
         bytes.div_ceil(MIB).clamp(1, BUDGET_MIB as u64) as u32
