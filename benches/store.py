@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lab import KIB, Lab
 
-REGION = "garage"
+# The name that git-annex takes for the region of a server that is not Amazon's: its host.
+REGION = "localhost"
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
+use crate::support::models::{WEIGHTS, churn, record, safetensors};
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::stores::Place;
 use crate::support::{BINARY, Repo, Sandbox, noise, run, sha256, skip};
@@ -279,7 +280,8 @@ fn the_proxy_of_the_environment_is_used() {
     repo.model(["init", "s3://bucket/x"]).ok();
     repo.git(["config", "model.remote.origin.allowHttp", "true"]).ok();
     repo.commit_artifact("w.bin", "w", "v1");
-    let repo = proxy.env(&repo).env("AWS_ENDPOINT_URL", "http://store.invalid").env("HTTP_PROXY", proxy.endpoint());
+    let repo =
+        proxy.env(&repo).env("AWS_ENDPOINT_URL", "http://store.invalid").env("HTTP_PROXY", proxy.endpoint());
     repo.model(["push", "--dry-run"]).says("would push 1 object").never_says("canary").ok();
     assert!(proxy.requests()[0].starts_with("GET http://store.invalid/bucket/x/format.json"));
     let seen = proxy.requests().len();
@@ -321,4 +323,28 @@ fn a_private_certificate_authority_of_the_environment_is_trusted() {
     server.wait().unwrap();
     untrusted.fails(1, "UnknownIssuer");
     trusted.never_says("certificate").fails(1, "s3://bucket/x");
+}
+
+#[test]
+fn a_killed_get_goes_on() {
+    let (place, proxy) = (Place::garage(), passing());
+    place.sandbox.at("").git(["init", "-q", "--bare", "remote.git"]).ok();
+    let repo = churn(place.repo("repo"));
+    repo.write(WEIGHTS, safetensors(&[("large", &vec![0.5; 18 << 20])]));
+    repo.model(["add", WEIGHTS]).ok();
+    record(&repo, "large");
+    repo.git(["remote", "add", "origin", "../remote.git"]).ok();
+    repo.git(["push", "-q", "-u", "origin", "main"]).ok();
+    place.sandbox.at("remote.git").git(["symbolic-ref", "HEAD", "refs/heads/main"]).ok();
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["resolve", "churn@1.0.0", "--lock", "../lock.json"]).ok();
+    std::fs::create_dir(place.sandbox.join("pod")).unwrap();
+    let pod = through(&repo, &proxy).at("../pod");
+    let get = ["get", "--locked", "../lock.json", "-o", "model", "--limit-rate", "32m"];
+    assert!(stop_after(&pod, &get, "-KILL", 50 * MIB, || proxy.down()));
+    assert!(!pod.exists("model"), "it is complete or not there");
+    pod.model(["get", "--locked", "../lock.json", "-o", "model"]).ok();
+    assert_eq!(sha256(&pod.join("model").join(WEIGHTS)), sha256(&repo.join(WEIGHTS)));
+    assert!(proxy.down() < 72 * MIB + 2 * PART, "{} MiB", proxy.down() / MIB);
+    assert_eq!(pod.sh("find . -name '*pieces*' -o -name '*.new-*'").stdout, "");
 }
