@@ -54,14 +54,13 @@ impl Remote {
         sink: &mut dyn Receive,
         step: &dyn Step,
     ) -> Result<(), Failure> {
-        if download.exact && download.size > PIECES_FROM && !self.engine.is_folder {
-            if let Some(partial) = sink.in_pieces()? {
-                let came = self.get_pieces(download, &partial, step).await;
-                if let Err(Failure::Object(_)) = came {
-                    partial.discard();
-                }
-                return came;
+        let is_large = download.exact && download.size > PIECES_FROM && !self.engine.is_folder;
+        if is_large && let Some(partial) = sink.in_pieces()? {
+            let came = self.get_pieces(download, &partial, step).await;
+            if let Err(Failure::Object(_)) = came {
+                partial.discard();
             }
+            return came;
         }
         self.get_stream(download, sink, step).await
     }

@@ -29,6 +29,8 @@ enum Stopped {
     Failure(Failure),
     /// The store does not know the upload, or one of its parts, any more.
     Gone(Error),
+    /// The store will not make an object of the parts.
+    Refused(Error),
 }
 
 impl From<Error> for Stopped {
@@ -147,7 +149,11 @@ impl Remote {
         let mut sent = match known {
             Some(id) => {
                 sending.id = id;
-                self.send_upload(&sending, source, &mut record).await
+                // Another version of git-model, or other settings, may have begun it.
+                self.send_upload(&sending, source, &mut record).await.map_err(|stopped| match stopped {
+                    Stopped::Refused(error) => Stopped::Gone(error),
+                    stopped => stopped,
+                })
             }
             None => self.send_new(&mut sending, source, &mut record).await,
         };
@@ -166,7 +172,7 @@ impl Remote {
                 return Ok(());
             }
             Err(Stopped::Failure(failure)) => failure,
-            Err(Stopped::Gone(error)) => Failure::All(error),
+            Err(Stopped::Gone(error) | Stopped::Refused(error)) => Failure::All(error),
         };
         // What another run can go on with stays. What stays invisible is ended; if that fails, too, the bucket's rule for
         // unfinished uploads does it.
@@ -243,7 +249,10 @@ impl Remote {
         reader.finish(source).map_err(Stopped::Failure)?;
         let ids = ids.into_values().map(|content_id| PartId { content_id }).collect();
         let completed = sending.store.complete_multipart(&sending.key, &sending.id, ids).await;
-        completed.map(drop).map_err(|error| self.stopped(&error))
+        completed.map(drop).map_err(|error| match explain::says(&error, "status code: 400") {
+            true => Stopped::Refused(self.not_written(&error)),
+            false => self.stopped(&error),
+        })
     }
 
     fn part_done(
