@@ -332,6 +332,7 @@ fn a_killed_get_goes_on() {
     let repo = churn(place.repo("repo"));
     repo.write(WEIGHTS, safetensors(&[("large", &vec![0.5; 18 << 20])]));
     repo.model(["add", WEIGHTS]).ok();
+    repo.write("m/eval.json", r#"{"auc": 0.2}"#);
     record(&repo, "large");
     repo.git(["remote", "add", "origin", "../remote.git"]).ok();
     repo.git(["push", "-q", "-u", "origin", "main"]).ok();
