@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -199,6 +200,8 @@ def main(about: str, cases: dict[str, Callable[[Lab], Case]], free_space: int) -
     if shutil.disk_usage(args.dir).free < free_space:
         parser.error(f"{args.dir} has less than {free_space / GIB:.1f} GiB free")
 
+    # So that what was started ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     results, samples = [], {}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=args.dir.resolve()) as scratch:
         lab = Lab(Path(scratch), args.binary.resolve())
