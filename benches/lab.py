@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ class Limit:
 
     what: str
     ours: str
-    most: float
+    most: float | None  # `None` where a figure is only shown
     unit: str = "x"
     peer: str = ""
 
@@ -56,8 +57,11 @@ class Lab:
         self.scratch, self.binary = scratch, str(binary)
         self.tools = {self.binary: "--version", "git": "--version"}  # what prints the version of each tool in use
         self.repositories = 0
+        self.scale = 1.0  # of the data, where a case can do with less
+        self.remarks: list[str] = []  # what a reader must know besides the facts
+        self.at_end: list[Callable[[], None]] = []
         (scratch / "gitconfig").write_text("[user]\n\tname = Bench\n\temail = bench@example.com\n")
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_"))}
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DVC_", "AWS_"))}
         self.env |= {
             "PATH": f"{binary.parent}:{os.environ['PATH']}",
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -86,9 +90,9 @@ class Lab:
         asks next. Touching it before each command keeps that out of the figures of both sides.
         """
         os.sync()
-        touched = bytearray(WARM_BYTES)
-        touched[::4096] = b"x" * len(range(0, WARM_BYTES, 4096))
-        del touched
+        # In a process of its own: a child's peak memory counts what its parent had when it was forked.
+        touch = f"memory = bytearray({WARM_BYTES}); memory[::4096] = b'x' * len(range(0, {WARM_BYTES}, 4096))"
+        subprocess.run([sys.executable, "-c", touch], check=True)
         return self.run(where, *command)
 
     def often(self, times: int, where: Path, *command: str) -> float:
@@ -132,11 +136,19 @@ def write_random(path: Path, size: int) -> None:
             file.write(os.urandom(min(MIB, size - start)))
 
 
+def install(lab: Lab, program: str) -> str:
+    """Installs the peers if need be; returns a program of theirs: its path below the cache, or a command of the system."""
+    cache = Path(subprocess.check_output([PROJECT / "tests/setup", "peers"], text=True).strip())
+    found = shutil.which(cache / program) if "/" in program else shutil.which(program)
+    if found is None:
+        raise FileNotFoundError(f"{program} is not there and could not be installed")
+    lab.tools[found] = "--version"
+    return found
+
+
 def install_dvc(lab: Lab) -> str:
     """Installs DVC if need be; returns its program."""
-    dvc = subprocess.check_output([PROJECT / "tests/setup", "peers"], text=True).strip() + "/dvc-3.67/bin/dvc"
-    lab.tools[dvc] = "--version"
-    return dvc
+    return install(lab, "dvc-3.67/bin/dvc")
 
 
 def collect(name: str, case: Case, rounds: int) -> dict[str, list[float]]:
@@ -156,7 +168,7 @@ def judge(limit: Limit, samples: dict[str, list[float]]) -> dict:
     ours = median(samples[limit.ours]) * scale
     peer = median(samples[limit.peer]) * scale if limit.peer else None
     figure = ours / peer if limit.unit == "x" else ours
-    return asdict(limit) | {"median": ours, "peer_median": peer, "figure": figure, "passed": figure <= limit.most}
+    return asdict(limit) | {"median": ours, "peer_median": peer, "figure": figure, "passed": limit.most is None or figure <= limit.most}
 
 
 def row(result: dict) -> str:
@@ -165,6 +177,8 @@ def row(result: dict) -> str:
     unit, digits = ("s", 3) if relative else (result["unit"], 1)
     peer = f"{result['peer']}: {result['peer_median']:.{digits}f} {unit}" if result["peer"] else ""
     ratio = f"{result['figure']:.3f}" if relative else ""
+    if result["most"] is None:
+        return f"| {result['what']} | {result['median']:.{digits}f} {unit} | {peer} | {ratio} | | |"
     most = f"≤ {result['most']:.3g} {'×' if relative else unit}"
     verdict = "pass" if result["passed"] else "**FAIL**"
     return f"| {result['what']} | {result['median']:.{digits}f} {unit} | {peer} | {ratio} | {most} | {verdict} |"
@@ -174,32 +188,43 @@ def main(about: str, cases: dict[str, Callable[[Lab], Case]], free_space: int) -
     """The command line of a benchmark: measures the cases, prints the table, returns 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=cases, help="measure one case")
+    parser.add_argument("--only", choices=cases, action="append", help="measure one case; may be given several times")
+    parser.add_argument("--scale", type=float, default=1.0, help="take this part of the data, where a case can do with less")
     parser.add_argument("--binary", type=Path, default=PROJECT / "target/release/git-model")
     parser.add_argument("--dir", type=Path, default=PROJECT / "target", help="where to work: a folder on a real disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
     args = parser.parse_args()
     if not args.binary.is_file() or args.binary.name != "git-model":
         parser.error(f"{args.binary} is not a git-model binary; build one with: cargo build --release --locked")
+    free_space = round(free_space * args.scale)
     if shutil.disk_usage(args.dir).free < free_space:
-        parser.error(f"{args.dir} has less than {free_space // GIB} GiB free")
+        parser.error(f"{args.dir} has less than {free_space / GIB:.1f} GiB free")
 
+    # So that what was started ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     results, samples = [], {}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=args.dir.resolve()) as scratch:
         lab = Lab(Path(scratch), args.binary.resolve())
-        for name in [args.only] if args.only else cases:
-            print(f"{name}: preparing", file=sys.stderr)
-            case = cases[name](lab)
-            settle()
-            samples[name] = collect(name, case, args.rounds)
-            results += [judge(limit, samples[name]) for limit in case.limits]
-        machine = lab.machine()
+        lab.scale = args.scale
+        try:
+            for name in args.only or cases:
+                print(f"{name}: preparing", file=sys.stderr)
+                case = cases[name](lab)
+                settle()
+                samples[name] = collect(name, case, args.rounds)
+                results += [judge(limit, samples[name]) for limit in case.limits]
+            machine = lab.machine()
+        finally:
+            for end in lab.at_end:
+                end()
 
     facts = [f"- {name}: {fact}" for name, fact in machine.items()]
-    print(*facts, f"- medians of {args.rounds} rounds", sep="\n")
+    rounds = f"- medians of {args.rounds} rounds" + (f", {args.scale} of the data" if args.scale != 1 else "")
+    print(*facts, *(f"- {remark}" for remark in lab.remarks), rounds, sep="\n")
     print("\n| what | git-model | beside | ratio | limit | |\n|---|---|---|---|---|---|")
     print(*map(row, results), sep="\n")
     if args.json:
         document = {"schema": "git-model/bench/v1", "machine": machine, "rounds": args.rounds}
+        document |= {"scale": args.scale, "remarks": lab.remarks}
         args.json.write_text(json.dumps(document | {"results": results, "samples": samples}, indent=2) + "\n")
     return 0 if all(result["passed"] for result in results) else 1

@@ -25,6 +25,25 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
+/// A size as git takes it: digits, and a suffix `k`, `m` or `g` for powers of 1024.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, shift) = match lower.as_bytes().last()? {
+        b'k' => (&lower[..lower.len() - 1], 10),
+        b'm' => (&lower[..lower.len() - 1], 20),
+        b'g' => (&lower[..lower.len() - 1], 30),
+        _ => (lower.as_str(), 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// How much moved in which time: `1.00 GiB in 8.1 s, 126 MiB/s`.
+pub fn moved(count: u64, time: std::time::Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let rate = bytes((count as f64 / seconds.max(0.001)) as u64);
+    format!("{} in {seconds:.1} s, {rate}/s", bytes(count))
+}
+
 /// `1 file`, `2 files`, `1,204 files`.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = match noun {
@@ -111,6 +130,16 @@ mod tests {
         assert_eq!(bytes(90_868_376), "86.7 MiB");
         assert_eq!(bytes(1024 * 1024 - 1), "1.00 MiB");
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn sizes_are_read_with_gits_suffixes() {
+        assert_eq!(parse_bytes("10M"), Some(10 << 20));
+        assert_eq!(parse_bytes("512"), Some(512));
+        for wrong in ["", "m", "-1", "1.5g", "10MiB", "99999999999g"] {
+            assert_eq!(parse_bytes(wrong), None, "{wrong}");
+        }
+        assert_eq!(moved(1 << 30, std::time::Duration::from_secs(8)), "1.00 GiB in 8.0 s, 128 MiB/s");
     }
 
     #[test]

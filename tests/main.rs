@@ -43,6 +43,7 @@ mod scan;
 mod schemas;
 mod serving;
 mod tracking;
+mod transfer;
 
 /// A test file that is not listed above would silently never run.
 #[test]

@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{Cache, Usage};
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Durability, Reflink};
+use crate::fsio::{self, Durability, Partial, Reflink};
 use crate::id::{Digest, Hasher};
 
 /// Waiting objects are published when there are this many, so that an interrupted run keeps most of its work.
@@ -21,6 +21,8 @@ const FLUSH_COUNT: usize = 8192;
 const PUBLISH_AT_ONCE: u64 = 8 * 1024 * 1024;
 /// Smaller files are read whole before they are written.
 const SMALL: u64 = 1024 * 1024;
+/// Objects are never modified.
+const OBJECT_MODE: u32 = 0o444;
 /// Sharing blocks saves nothing for files smaller than a block.
 const REFLINK_FROM: u64 = 4096;
 
@@ -119,16 +121,8 @@ impl<'a> Batch<'a> {
 
     /// Starts taking in an object that comes from elsewhere: at most, or if `exact` exactly, `max` bytes that must hash
     /// to `digest`.
-    pub fn incoming(&self, digest: Digest, max: u64, exact: bool) -> Result<Incoming<'_, 'a>> {
-        Ok(Incoming {
-            batch: self,
-            digest,
-            max,
-            exact,
-            size: 0,
-            hasher: Hasher::default(),
-            temp: self.temp_in(&self.tmp)?,
-        })
+    pub fn incoming(&self, digest: Digest, max: u64, exact: bool) -> Incoming<'_, 'a> {
+        Incoming { batch: self, digest, max, exact, size: 0, hasher: Hasher::default(), place: Place::None }
     }
 
     /// Publishes everything that still waits. Only now may anything refer to the objects.
@@ -145,7 +139,7 @@ impl<'a> Batch<'a> {
         tempfile::Builder::new()
             .prefix("new-")
             .rand_bytes(12)
-            .permissions(fs::Permissions::from_mode(0o444))
+            .permissions(fs::Permissions::from_mode(OBJECT_MODE))
             .tempfile_in(dir)
             .context(dir, "create a file in")
     }
@@ -227,7 +221,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// An object that arrives from elsewhere, hashed as it comes.
+/// An object that arrives from elsewhere, hashed as it comes: in order, or in pieces of any order.
 #[derive(Debug)]
 pub struct Incoming<'b, 'a> {
     batch: &'b Batch<'a>,
@@ -236,7 +230,18 @@ pub struct Incoming<'b, 'a> {
     exact: bool,
     size: u64,
     hasher: Hasher,
-    temp: NamedTempFile,
+    place: Place,
+}
+
+/// Where it arrives.
+#[derive(Debug)]
+enum Place {
+    /// Nothing came yet.
+    None,
+    /// In order; gone when this process dies.
+    Temp(NamedTempFile),
+    /// In pieces; a later run goes on with it.
+    Pieces(Arc<Partial>),
 }
 
 impl Incoming<'_, '_> {
@@ -247,12 +252,46 @@ impl Incoming<'_, '_> {
             return Err(Error::new(format!("more than the expected {} bytes came", self.max)));
         }
         self.hasher.update(bytes);
-        self.temp.write_all(bytes).context(self.temp.path(), "write")
+        let temp = self.temp()?;
+        temp.write_all(bytes).context(temp.path(), "write")
+    }
+
+    /// The place for its pieces, with what an earlier run left. `None` when its size is not known exactly.
+    pub fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
+        if !self.exact {
+            return Ok(None);
+        }
+        let dir = self.batch.cache.partial_dir();
+        let partial = Arc::new(Partial::open(&dir, self.digest, self.max, self.batch.cache.durability)?);
+        self.place = Place::Pieces(Arc::clone(&partial));
+        Ok(Some(partial))
+    }
+
+    fn temp(&mut self) -> Result<&mut NamedTempFile> {
+        if !matches!(self.place, Place::Temp(_)) {
+            self.place = Place::Temp(self.batch.temp_in(&self.batch.tmp)?);
+        }
+        match &mut self.place {
+            Place::Temp(temp) => Ok(temp),
+            Place::None | Place::Pieces(_) => unreachable!("it was made above"),
+        }
     }
 
     /// Checks the bytes and hands the object to the batch. Wrong bytes are dropped.
-    pub fn finish(self) -> Result<Added> {
-        let found = self.hasher.finish();
+    pub fn finish(mut self) -> Result<Added> {
+        if let Place::Pieces(partial) = &self.place {
+            if !partial.is_right()? {
+                partial.discard();
+                return Err(Error::new(format!(
+                    "the bytes that came are not the right ones (their SHA-256 is not {})",
+                    self.digest.short()
+                )));
+            }
+            partial.complete(OBJECT_MODE)?;
+            let temp = TempPath::try_from_path(partial.path()).context(partial.path(), "take over")?;
+            return self.batch.take(Waiting { digest: self.digest, size: self.max, temp });
+        }
+        let found = std::mem::take(&mut self.hasher).finish();
         if found != self.digest {
             return Err(Error::new(format!(
                 "the bytes that came are not the right ones (SHA-256 {} instead of {})",
@@ -266,10 +305,13 @@ impl Incoming<'_, '_> {
                 self.max, self.size
             )));
         }
-        if self.batch.cache.durability == Durability::Full {
-            fsio::start_writeback(self.temp.as_file());
+        let durable = self.batch.cache.durability == Durability::Full;
+        self.temp()?;
+        let Place::Temp(temp) = self.place else { unreachable!("it was made above") };
+        if durable {
+            fsio::start_writeback(temp.as_file());
         }
-        self.batch.take(Waiting { digest: self.digest, size: self.size, temp: self.temp.into_temp_path() })
+        self.batch.take(Waiting { digest: self.digest, size: self.size, temp: temp.into_temp_path() })
     }
 }
 
@@ -319,14 +361,39 @@ mod tests {
         let (_dir, cache) = cache();
         let batch = cache.batch().unwrap();
         let digest = Digest::of(b"right");
-        let mut incoming = batch.incoming(digest, 5, true).unwrap();
+        let mut incoming = batch.incoming(digest, 5, true);
         incoming.write(b"wrong").unwrap();
         assert!(incoming.finish().unwrap_err().one_line().contains("not the right ones"));
-        let mut incoming = batch.incoming(digest, 5, true).unwrap();
+        let mut incoming = batch.incoming(digest, 5, true);
         assert!(incoming.write(b"too long").is_err());
         drop(incoming);
+        let mut incoming = batch.incoming(digest, 5, true);
+        let pieces = incoming.in_pieces().unwrap().unwrap();
+        pieces.write_at(b"wrong", 0).unwrap();
+        pieces.mark(0..5).unwrap();
+        assert!(incoming.finish().unwrap_err().one_line().contains("not the right ones"));
         batch.commit().unwrap();
         assert_eq!(cache.size_of(&digest), None);
         assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(cache.root().join("partial")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_object_that_came_in_pieces_is_published() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let digest = Digest::of(b"right");
+        let mut incoming = batch.incoming(digest, 5, true);
+        assert!(batch.incoming(digest, 5, false).in_pieces().unwrap().is_none());
+        let pieces = incoming.in_pieces().unwrap().unwrap();
+        pieces.write_at(b"right", 0).unwrap();
+        pieces.mark(0..5).unwrap();
+        incoming.finish().unwrap();
+        drop(pieces);
+        batch.commit().unwrap();
+        assert_eq!(cache.verify(&digest, &|_| Ok(())).unwrap(), Some(true));
+        assert_eq!(fs::read_dir(cache.root().join("partial")).unwrap().count(), 0);
+        let mode = fs::metadata(cache.object_path(&digest)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444);
     }
 }

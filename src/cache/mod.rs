@@ -169,6 +169,16 @@ impl Cache {
         }
     }
 
+    /// Where objects arrive in pieces.
+    fn partial_dir(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// Of `size` bytes of an object that is to come, how many already take space because an earlier run began with it.
+    pub fn allocated(&self, digest: &Digest, size: u64) -> u64 {
+        fsio::allocated(&self.partial_dir(), digest, size)
+    }
+
     /// Starts adding objects.
     pub fn batch(&self) -> Result<Batch<'_>> {
         let tmp = self.root.join("tmp");

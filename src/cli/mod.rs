@@ -15,8 +15,10 @@ use clap::{CommandFactory, Parser};
 
 use crate::error::{Error, Result};
 use crate::git::Git;
+use crate::human;
 use crate::ops::Ctx;
 use crate::progress::{Interrupt, Progress, Silent};
+use crate::remote::Traffic;
 
 pub(crate) use ui::Ui;
 
@@ -46,6 +48,21 @@ pub(crate) struct Global {
     /// Transfers at once
     #[arg(long, global = true, value_name = "N", display_order = 102, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: Option<u16>,
+    /// Bytes per second at most, of all transfers together: 10m, 500k
+    #[arg(long, global = true, value_name = "RATE", display_order = 103, value_parser = rate)]
+    pub(crate) limit_rate: Option<u64>,
+}
+
+impl Global {
+    /// How transfers are to behave, for a command without a repository.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic::new(self.jobs.map(usize::from), self.limit_rate)
+    }
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    let rate = human::parse_bytes(text).filter(|rate| *rate > 0);
+    rate.ok_or_else(|| "a rate looks like 10m (10 MiB per second) or 500k".to_owned())
 }
 
 /// Runs the program and returns its exit code.
@@ -100,6 +117,9 @@ pub(crate) fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -
     ctx.offline = global.offline;
     if let Some(jobs) = global.jobs {
         ctx.settings.jobs = Some(usize::from(jobs));
+    }
+    if global.limit_rate.is_some() {
+        ctx.settings.limit_rate = global.limit_rate;
     }
     Ok(ctx)
 }

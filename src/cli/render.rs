@@ -136,7 +136,17 @@ pub(super) fn sync_json(report: &sync::Report) -> Value {
 
 /// What a fetch brought.
 pub(super) fn fetch_json(report: &fetch::Report) -> Value {
-    json!({ "objects": report.objects, "bytes": report.bytes, "remote": report.remote })
+    let seconds = report.time.as_secs_f64();
+    json!({ "objects": report.objects, "bytes": report.bytes, "seconds": seconds, "remote": report.remote })
+}
+
+/// Says what a fetch brought, if it had to ask a store.
+pub(super) fn fetch_text(ui: &Ui, report: &fetch::Report) {
+    if let Some(remote) = &report.remote {
+        let (objects, moved) =
+            (human::count(report.objects, "object"), human::moved(report.bytes, report.time));
+        ui.say(format!("fetched {objects} ({moved}) from {remote}"));
+    }
 }
 
 /// Says what a sync did.
@@ -144,11 +154,7 @@ pub(super) fn sync_text(ui: &Ui, ctx: &Ctx, report: &sync::Report) {
     if report.resumed {
         ui.say("finished a sync that was interrupted");
     }
-    if let Some(remote) = &report.fetched.remote {
-        let (objects, bytes) =
-            (human::count(report.fetched.objects, "object"), human::bytes(report.fetched.bytes));
-        ui.say(format!("fetched {objects} ({bytes}) from {remote}"));
-    }
+    fetch_text(ui, &report.fetched);
     for (saved, digest) in &report.saved {
         ui.say(format!("saved your version of {} in the cache as {}", path(ctx, saved), digest.short()));
     }
@@ -189,12 +195,14 @@ pub(super) fn push_text(ui: &Ui, report: &push::Report, dry_run: bool) {
         ui.say(format!("{name} ({url}) has everything"));
         return;
     }
-    let verb = if dry_run { "would push" } else { "pushed" };
-    ui.say(format!(
-        "{verb} {} ({}) to {name} ({url})",
-        human::count(report.objects, "object"),
-        human::bytes(report.bytes)
-    ));
+    let objects = human::count(report.objects, "object");
+    match dry_run {
+        true => ui.say(format!("would push {objects} ({}) to {name} ({url})", human::bytes(report.bytes))),
+        false => {
+            let moved = human::moved(report.bytes, report.time);
+            ui.say(format!("pushed {objects} ({moved}) to {name} ({url})"));
+        }
+    }
     if report.repaired > 0 {
         ui.say(format!("of these, {} had wrong bytes in the store", human::count(report.repaired, "object")));
     }
@@ -207,6 +215,7 @@ pub(super) fn push_json(report: &push::Report, dry_run: bool) -> Value {
         "url": report.remote.as_ref().map(|(_, url)| url),
         "objects": report.objects,
         "bytes": report.bytes,
+        "seconds": report.time.as_secs_f64(),
         "repaired": report.repaired,
         "store_replaced": report.store_replaced,
         "versions": report.versions,

@@ -55,6 +55,8 @@ pub struct Settings {
     pub link: Link,
     /// `model.jobs`: transfers at once.
     pub jobs: Option<usize>,
+    /// `model.limitRate`: bytes per second of all transfers together.
+    pub limit_rate: Option<u64>,
     /// `model.autofetch`: how many bytes a hook may fetch by itself.
     pub autofetch: u64,
     /// `model.prepushLimit`: how many bytes the pre-push hook may upload while git waits.
@@ -76,6 +78,7 @@ impl Settings {
             cache: None,
             link: Link::Auto,
             jobs: None,
+            limit_rate: None,
             autofetch: 1 << 30,
             prepush_limit: 256 << 20,
             git_remote: None,
@@ -142,6 +145,7 @@ impl Settings {
                 Ok(jobs @ 1..=256) => self.jobs = Some(jobs),
                 _ => return Err(invalid(key, value, "a number from 1 to 256")),
             },
+            "limitrate" => self.limit_rate = Some(size(key, value)?).filter(|rate| *rate > 0),
             "autofetch" => self.autofetch = size(key, value)?,
             "prepushlimit" => self.prepush_limit = size(key, value)?,
             "trust" => self.trusted.push(value.to_owned()),
@@ -182,17 +186,9 @@ fn boolean(key: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// A number of bytes with git's suffixes `k`, `m`, `g` (powers of 1024).
+/// A number of bytes with git's suffixes.
 fn size(key: &str, value: &str) -> Result<u64> {
-    let lower = value.to_ascii_lowercase();
-    let (digits, shift) = match lower.as_bytes().last() {
-        Some(b'k') => (&lower[..lower.len() - 1], 10),
-        Some(b'm') => (&lower[..lower.len() - 1], 20),
-        Some(b'g') => (&lower[..lower.len() - 1], 30),
-        _ => (lower.as_str(), 0),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    number.ok_or_else(|| invalid(key, value, "a size such as 500m or 2g"))
+    human::parse_bytes(value).ok_or_else(|| invalid(key, value, "a size such as 500m or 2g"))
 }
 
 fn directory(key: &str, value: &str) -> Result<PathBuf> {

@@ -4,6 +4,7 @@
 //! name, and the directory of that name was synced, in this order.
 
 mod copy;
+mod partial;
 mod stat;
 mod writeback;
 
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Context, Error, Result};
 
 pub use copy::{OnBytes, copy_hashing, hash_file};
+pub use partial::{BLOCK, Partial, allocated};
 pub use stat::{Clock, FileStat, Kind};
 pub use writeback::start_writeback;
 
@@ -147,6 +149,11 @@ pub fn remove_all_if_there(dir: &Path) -> Result<()> {
 /// file system's own clock. Whoever still writes to a file touches it.
 pub fn remove_stale(dir: &Path) -> Result<()> {
     const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
+    remove_older(dir, DAY)
+}
+
+/// As [`remove_stale`], of entries that nobody touched for so many nanoseconds.
+pub fn remove_older(dir: &Path, age: i64) -> Result<()> {
     let entries: Vec<_> = match fs::read_dir(dir) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -155,7 +162,7 @@ pub fn remove_stale(dir: &Path) -> Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
-    let limit = Clock::read(dir)?.earlier(DAY);
+    let limit = Clock::read(dir)?.earlier(age);
     for path in entries {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if FileStat::from_metadata(&metadata).changed_before(limit) {

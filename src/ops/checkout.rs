@@ -46,5 +46,6 @@ pub fn checkout(
     let mut report = sync::sync(ctx, &options)?;
     report.fetched.objects += fetched.objects;
     report.fetched.bytes += fetched.bytes;
+    report.fetched.time += fetched.time;
     Ok(report)
 }

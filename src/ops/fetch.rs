@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::pushed::Pushed;
 use super::remotes::{self, Purpose};
 use super::{Ctx, Selection};
 use crate::cache::Incoming;
 use crate::error::{Error, Result};
-use crate::fsio::{self, Kind};
+use crate::fsio::{self, Kind, Partial};
 use crate::git::{Oid, RangeEnd};
 use crate::human;
 use crate::id::Digest;
@@ -39,6 +41,8 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How long that took.
+    pub time: Duration,
     /// Where from; `None` when nothing was needed.
     pub remote: Option<String>,
     /// Pointers in the history that cannot be read and were passed over.
@@ -113,6 +117,23 @@ fn wanted(ctx: &Ctx, options: &Options, selection: &Selection) -> Result<Wanted>
 
 fn total(downloads: &[Download]) -> u64 {
     downloads.iter().map(|download| download.size).fold(0, u64::saturating_add)
+}
+
+/// How many objects and bytes the cache lacks of what these pointers name, without asking a store: of a directory whose lists
+/// of files are not here, as many as its pointer states.
+pub(super) fn estimate(ctx: &Ctx, wanted: &[(RepoPath, Pointer)]) -> (u64, u64) {
+    let mut missing: BTreeMap<Digest, (u64, u64)> = BTreeMap::new();
+    for (_, pointer) in wanted {
+        let Ok(closure) = closure(ctx, pointer) else {
+            missing.insert(pointer.digest, (pointer.files(), pointer.size));
+            continue;
+        };
+        let files = closure.files.iter().filter(|file| !ctx.cache.holds(&file.digest, file.size));
+        missing.extend(files.map(|file| (file.digest, (1, file.size))));
+    }
+    missing
+        .values()
+        .fold((0, 0), |(objects, bytes), (more, size)| (objects + more, bytes.saturating_add(*size)))
 }
 
 /// Makes sure that the cache holds everything that these pointers name. No store is contacted when it does.
@@ -242,7 +263,10 @@ impl<'a> Fetcher<'a> {
         }
         if !missing.is_empty() {
             fsio::create_dir_all(self.ctx.cache.root(), self.ctx.settings.durability)?;
-            fsio::require_space(self.ctx.cache.root(), bytes, "what is to be fetched")?;
+            let allocated = |download: &Download| self.ctx.cache.allocated(&download.digest, download.size);
+            let large = missing.iter().filter(|download| download.size > fsio::BLOCK);
+            let there: u64 = large.map(allocated).fold(0, u64::saturating_add);
+            fsio::require_space(self.ctx.cache.root(), bytes.saturating_sub(there), "what is to be fetched")?;
         }
         self.download(missing, bytes)
     }
@@ -276,11 +300,13 @@ impl<'a> Fetcher<'a> {
         let step = self.ctx.progress.step("fetching", missing.len() as u64, bytes);
         let batch = self.ctx.cache.batch()?;
         let receive = |download: &Download| -> Result<Box<dyn Receive + '_>> {
-            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact)?)))
+            Ok(Box::new(IntoCache(batch.incoming(download.digest, download.size, download.exact))))
         };
+        let started = Instant::now();
         let failed = remote.download(missing, &receive, step.as_ref());
         // What came is kept even when something else did not.
         let stored = batch.commit()?;
+        self.report.time += started.elapsed();
         self.report.objects += stored.objects;
         self.report.bytes += stored.bytes;
         let failed = failed?;
@@ -382,6 +408,10 @@ struct IntoCache<'b, 'a>(Incoming<'b, 'a>);
 impl Receive for IntoCache<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write(bytes)
+    }
+
+    fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
+        self.0.in_pieces()
     }
 
     fn finish(self: Box<Self>) -> Result<()> {

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ use super::remotes::{self, Purpose};
 use super::resolve::{FileInfo, Resolved};
 use crate::cache::Cache;
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Durability, Kind, Reflink};
+use crate::fsio::{self, Durability, Kind, Partial, Reflink};
 use crate::git::Oid;
 use crate::human;
 use crate::id::{Digest, Hasher};
@@ -31,6 +31,8 @@ use crate::repo_path::RepoPath;
 
 /// Where files are made, inside of the directory or beside it.
 const PART: &str = ".git-model-part";
+/// Below that, where large files arrive in pieces.
+const PIECES: &str = ".git-model-pieces";
 /// Files fetched by URL at once.
 const LINKS_AT_ONCE: usize = 16;
 
@@ -206,7 +208,9 @@ fn data_files(ctx: &Ctx, commit: &Oid, data: &Data) -> Result<Vec<Wanted>> {
 /// Bytes that an earlier, interrupted run brought.
 fn already(stage: &Path, wanted: &[Wanted]) -> u64 {
     let size = |file: &Wanted| {
-        fs::metadata(stage.join(file.path.as_path())).map_or(0, |found| found.len().min(file.size))
+        let complete = fs::metadata(stage.join(file.path.as_path())).map_or(0, |found| found.len());
+        let begun = fsio::allocated(&stage.join(PIECES), &file.digest, file.size);
+        complete.max(begun).min(file.size)
     };
     wanted.iter().map(size).fold(0, u64::saturating_add)
 }
@@ -339,7 +343,9 @@ fn fetch_stored(
     let durability = origin.durability();
     let receive = |download: &Download| -> Result<Box<dyn Receive>> {
         let file = places[&download.digest][0];
-        Ok(Box::new(Arriving::new(file, &stage.join(file.path.as_path()), durability)?))
+        let mut arriving = Arriving::new(file, &stage.join(file.path.as_path()), durability)?;
+        arriving.pieces_in = Some(stage.join(PIECES));
+        Ok(Box::new(arriving))
     };
     let failed = remote.download(&downloads, &receive, step)?;
     if let Some((_, error)) = failed.into_iter().next() {
@@ -368,6 +374,10 @@ struct Arriving {
     seen: u64,
     hasher: Hasher,
     durability: Durability,
+    mode: u32,
+    /// Where a large file may arrive in pieces, which a later run goes on with.
+    pieces_in: Option<PathBuf>,
+    pieces: Option<Arc<Partial>>,
 }
 
 impl Arriving {
@@ -391,6 +401,9 @@ impl Arriving {
             seen: 0,
             hasher: Hasher::default(),
             durability,
+            mode,
+            pieces_in: None,
+            pieces: None,
         })
     }
 
@@ -418,7 +431,23 @@ impl Receive for Arriving {
         self.file.write_all(bytes).context(&self.part, "write")
     }
 
+    fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
+        let Some(dir) = &self.pieces_in else { return Ok(None) };
+        self.pieces = Some(Arc::new(Partial::open(dir, self.digest, self.size, self.durability)?));
+        Ok(self.pieces.clone())
+    }
+
     fn finish(self: Box<Self>) -> Result<()> {
+        if let Some(pieces) = &self.pieces {
+            if !pieces.is_right()? {
+                pieces.discard();
+                return Err(Error::refused("the bytes that came are not the right ones"));
+            }
+            pieces.complete(self.mode)?;
+            let file = File::open(pieces.path()).context(pieces.path(), "open")?;
+            self.durability.sync_file(&file, pieces.path())?;
+            return fs::rename(pieces.path(), &self.target).context(&self.target, "replace");
+        }
         if self.seen != self.size || self.hasher.clone().finish() != self.digest {
             return Err(Error::refused("the bytes that came are not the right ones"));
         }

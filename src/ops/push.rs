@@ -1,7 +1,8 @@
 //! Sending objects to a store. Success means that the store itself confirmed everything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::fetch::closure;
 use super::pushed::Pushed;
@@ -26,12 +27,21 @@ pub struct Options {
     pub paths: Vec<PathBuf>,
     /// A remote other than the default.
     pub remote: Option<String>,
-    /// Read everything in the store, and send again what is missing or has wrong bytes.
-    pub repair: bool,
+    /// Send again what is missing in the store or wrong there, found out in this way.
+    pub repair: Option<Repair>,
     /// Ask the store about every object, also about those that it is known to have had.
     pub ask_again: bool,
     /// Only say what would be sent.
     pub dry_run: bool,
+}
+
+/// How it is found out what is wrong in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The store is asked for the size of every object.
+    Sizes,
+    /// Every object is read from the store, and hashed.
+    Bytes,
 }
 
 /// What was pushed.
@@ -43,6 +53,8 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How long that took, the store's confirmation included.
+    pub time: Duration,
     /// Of these, objects that the store had already, with wrong bytes.
     pub repaired: u64,
     /// Whether another store was found than this clone pushed to before.
@@ -145,7 +157,7 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     let has_all = |pushed: &Pushed| wanted.versions.keys().all(|digest| pushed.has(digest));
     // A look into a folder costs nothing, and tells when the right one is not mounted. A request would cost something.
     let costs_a_request = ctx.offline || !matches!(found.url, RemoteUrl::Folder(_));
-    if !options.repair && has_all(&pushed) && costs_a_request {
+    if options.repair.is_none() && has_all(&pushed) && costs_a_request {
         return Ok(report);
     }
     let Some((remote, id)) = meet(ctx, &found, options, &pushed)? else {
@@ -158,14 +170,14 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         Some(id) => report.store_replaced = pushed.met(&id),
         None => pushed.forget(),
     }
-    if !options.repair && has_all(&pushed) {
+    if options.repair.is_none() && has_all(&pushed) {
         return Ok(report);
     }
-    if options.repair {
+    if options.repair.is_some() {
         pushed.forget();
     }
     let mut sizes = remote.sizes(&asked(ctx, &wanted.versions, &pushed))?;
-    if options.repair {
+    if options.repair == Some(Repair::Bytes) {
         for damaged in damaged_in_store(ctx, &remote, &sizes)? {
             // Not the size of any object, so that it counts as there but wrong.
             sizes.insert(damaged, u64::MAX);
@@ -185,7 +197,10 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         .hint("git model push && git push"));
     }
     if !options.dry_run {
-        carry_out(ctx, &remote, &plan, &report)?;
+        let records = ctx.git.common_dir().join("model/uploads").join(pushed.place());
+        let started = Instant::now();
+        carry_out(ctx, &remote, &plan, &report, &records)?;
+        report.time = started.elapsed();
         plan.complete.iter().for_each(|digest| pushed.insert(*digest));
         pushed.save()?;
     }
@@ -259,10 +274,10 @@ fn meet(
 }
 
 /// Sends stage after stage. What is damaged here stops neither its own stage nor what does not depend on it before.
-fn carry_out(ctx: &Ctx, remote: &Remote, plan: &Plan, report: &Report) -> Result<()> {
+fn carry_out(ctx: &Ctx, remote: &Remote, plan: &Plan, report: &Report, records: &Path) -> Result<()> {
     let step = ctx.progress.step("pushing", report.objects, report.bytes);
     for stage in &plan.stages {
-        let mut damaged = remote.upload(stage, step.as_ref())?.into_iter();
+        let mut damaged = remote.upload(stage, records, step.as_ref())?.into_iter();
         if let Some((_, first)) = damaged.next() {
             let more = damaged.count() as u64;
             return Err(match more {

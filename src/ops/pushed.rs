@@ -36,6 +36,11 @@ impl Pushed {
         Ok(Pushed { file, store, known: lines.filter_map(Digest::from_hex).collect(), changed: false })
     }
 
+    /// A name for the place of the store: URL and endpoint.
+    pub fn place(&self) -> &std::ffi::OsStr {
+        self.file.file_name().unwrap_or_default()
+    }
+
     /// Whether a store was met there before.
     pub fn is_known(&self) -> bool {
         self.store.is_some()

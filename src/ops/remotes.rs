@@ -11,7 +11,7 @@ use crate::config::{RemoteSettings, env};
 use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
-use crate::remote::{self, Access, AwsProfile, Checked, Remote};
+use crate::remote::{self, Access, AwsProfile, Checked, Remote, Traffic};
 use crate::remote_url::RemoteUrl;
 use crate::repo_config::{self, RepoConfig, check_remote_name};
 use crate::repo_path::RepoPath;
@@ -172,7 +172,7 @@ pub fn open(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<Remote> {
     let create = purpose == Purpose::Push && !Pushed::load(ctx.git.common_dir(), found)?.is_known();
     let access = Access {
         durability: ctx.settings.durability,
-        jobs: ctx.settings.jobs,
+        traffic: Traffic::new(ctx.settings.jobs, ctx.settings.limit_rate),
         create,
         ..access(&settings, &found.url, found.endpoint.clone())?
     };
@@ -196,17 +196,17 @@ fn access(settings: &RemoteSettings, url: &RemoteUrl, endpoint: Option<String>) 
         checksum: settings.checksum,
         credentials: env::credentials(),
         durability: crate::fsio::Durability::Full,
-        jobs: None,
+        traffic: Traffic::new(None, None),
         create: false,
     })
 }
 
 /// Opens a store that the user stated by its URL, without a repository: a lock file's.
-pub fn open_stated(url: &str, jobs: Option<usize>, interrupt: crate::progress::Interrupt) -> Result<Remote> {
+pub fn open_stated(url: &str, traffic: Traffic, interrupt: crate::progress::Interrupt) -> Result<Remote> {
     let url = RemoteUrl::parse(url)?;
     let settings = RemoteSettings { checksum: true, ..RemoteSettings::default() };
     let endpoint = endpoint(&settings, &url)?;
-    let access = Access { jobs, ..access(&settings, &url, endpoint)? };
+    let access = Access { traffic, ..access(&settings, &url, endpoint)? };
     Remote::open(&url, &access, interrupt)
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use super::artifacts::Artifact;
-use super::fetch::{Limit, ensure};
+use super::fetch::{Limit, ensure, estimate};
 use super::observe::{Observer, OnDisk, Reading, Seen};
 use super::stage::{Placed, Staged, Stager, keep_dropped};
 use super::{Ctx, Selection, kept};
@@ -117,6 +117,7 @@ fn sync_artifacts(ctx: &Ctx, options: &Options, artifacts: Vec<Artifact>) -> Res
             .map(|want| (want.path.clone(), want.pointer))
             .collect();
         report.removed = left.into_iter().map(|(path, _)| path).collect();
+        (report.fetched.objects, report.fetched.bytes) = estimate(ctx, &report.synced);
         return Ok(report);
     }
     let wants = settle_modified(ctx, &root, &records, wants, options, &mut report)?;

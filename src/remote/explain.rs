@@ -20,6 +20,11 @@ fn is_absent_bucket(text: &str) -> bool {
         .any(|word| text.contains(word))
 }
 
+/// Whether the store's answer, or what failed before there was one, holds this word.
+pub(super) fn says(error: &object_store::Error, word: &str) -> bool {
+    texts(error).any(|text| text.contains(word))
+}
+
 /// One line for an error of a store, with a hint where the reason is a usual one.
 pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;

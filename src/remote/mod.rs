@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::future::Either;
 use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{DynObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -33,12 +34,15 @@ pub use credentials::aws::{AwsProfile, aws_profile};
 pub use credentials::azure::connection_field;
 pub use links::{Link, MAX_PRESIGN, fetch_links, object_url};
 pub use outside::head_url;
-pub use transfer::{Download, Receive, Upload};
+use transfer::Engine;
+pub use transfer::{Download, Receive, Traffic, Upload};
 
 /// Up to this many objects are asked for one by one; for more, the store is listed.
 const LIST_FROM: usize = 256;
 /// Requests for an object's size at once.
 const HEADS_AT_ONCE: usize = 32;
+/// Objects in one page of a listing.
+const LIST_PAGE: usize = 1000;
 /// How often a waiting request looks whether the user wants to stop.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
@@ -47,8 +51,9 @@ pub struct Remote {
     url: RemoteUrl,
     store: Arc<DynObjectStore>,
     signer: Option<Arc<dyn Signer>>,
+    multipart: Option<Arc<dyn MultipartStore>>,
     runtime: Runtime,
-    jobs: usize,
+    engine: Engine,
     interrupt: Interrupt,
 }
 
@@ -88,17 +93,10 @@ impl Remote {
     /// Opens a store. No request is made to it yet; credentials are asked for where that takes a request.
     pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
         let runtime = connect::runtime()?;
-        let connect::Connected { store, signer } = wait(&runtime, &interrupt, connect::connect(url, access))?;
-        // Small objects are a matter of round trips, so far more requests than cores are worth while.
-        let default_jobs = if matches!(url, RemoteUrl::Folder(_)) { 16 } else { 64 };
-        Ok(Remote {
-            url: url.clone(),
-            store,
-            signer,
-            runtime,
-            jobs: access.jobs.unwrap_or(default_jobs),
-            interrupt,
-        })
+        let connect::Connected { store, signer, multipart } =
+            wait(&runtime, &interrupt, connect::connect(url, access))?;
+        let engine = Engine::new(&access.traffic, matches!(url, RemoteUrl::Folder(_)));
+        Ok(Remote { url: url.clone(), store, signer, multipart, runtime, engine, interrupt })
     }
 
     /// Where it is.
@@ -173,7 +171,7 @@ impl Remote {
             0 => Ok(HashMap::new()),
             _ if self.url.is_read_only() => self.wait(self.head_all(digests)),
             1..=LIST_FROM => self.wait(self.head_all(digests)),
-            _ => self.wait(self.list_all(digests)),
+            _ => self.wait(self.list_or_head(digests)),
         }
     }
 
@@ -194,9 +192,13 @@ impl Remote {
             .await
     }
 
-    async fn list_all(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
+    /// Lists the store, unless it holds so much that asking for each object takes fewer round trips.
+    async fn list_or_head(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         let wanted: HashSet<&Digest> = digests.iter().collect();
         let mut found = HashMap::new();
+        // A listing comes page after page, while requests for sizes run beside each other.
+        let pages = digests.len() / HEADS_AT_ONCE + 1;
+        let mut left = if self.engine.is_folder() { usize::MAX } else { pages * LIST_PAGE };
         // An error anywhere in the listing is an error of the whole: half a listing would read as "missing".
         let objects = layout::objects_key(&self.url)?;
         let mut listing = self.store.list(Some(&objects));
@@ -207,6 +209,14 @@ impl Remote {
                 && wanted.contains(&digest)
             {
                 found.insert(digest, meta.size);
+            }
+            left -= 1;
+            if left == 0 {
+                drop(listing);
+                let rest: Vec<Digest> =
+                    digests.iter().filter(|digest| !found.contains_key(digest)).copied().collect();
+                found.extend(self.head_all(&rest).await?);
+                return Ok(found);
             }
         }
         Ok(found)

@@ -104,6 +104,11 @@ impl Garage {
         name
     }
 
+    /// Ends all unfinished uploads in a bucket.
+    pub fn end_uploads(&self, bucket: &str) {
+        self.admin(["bucket", "cleanup-incomplete-uploads", "--older-than", "0s", bucket]).ok();
+    }
+
     /// Limits what a bucket may hold.
     pub fn limit(&self, bucket: &str, bytes: &str) {
         self.admin(["bucket", "set-quotas", bucket, "--max-size", bytes]).ok();

@@ -5,6 +5,7 @@
 pub mod fake_server;
 pub mod garage;
 pub mod models;
+pub mod proxy;
 pub mod servers;
 pub mod stores;
 

@@ -45,10 +45,10 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &FetchArgs) -> Result<()> {
         value["dry_run"] = json!(args.dry_run);
         return ui.json("fetch", value);
     }
-    let amount = format!("{} ({})", human::count(report.objects, "object"), human::bytes(report.bytes));
+    let objects = human::count(report.objects, "object");
     match (&report.remote, args.dry_run) {
-        (_, true) => ui.out(format!("would fetch {amount}"))?,
-        (Some(remote), _) => ui.say(format!("fetched {amount} from {remote}")),
+        (_, true) => ui.out(format!("would fetch {objects} ({})", human::bytes(report.bytes)))?,
+        (Some(_), _) => render::fetch_text(ui, &report),
         (None, _) => ui.say("the cache has everything"),
     }
     Ok(())

@@ -88,7 +88,7 @@ pub(super) fn run_without_clone(ui: &Ui, global: &Global, args: &GetArgs) -> Res
         .ok_or_else(|| Error::usage("name a release, or a lock file with --locked"))?;
     let resolved = read_lock(path)?;
     let (progress, interrupt) = crate::cli::progress_and_interrupt(ui)?;
-    let open = |url: &str| remotes::open_stated(url, global.jobs.map(usize::from), interrupt.clone());
+    let open = |url: &str| remotes::open_stated(url, global.traffic(), interrupt.clone());
     let origin = Origin::Lock { open: &open, progress: progress.as_ref(), interrupt: &interrupt };
     finish(ui, args, &get::get(&origin, &resolved, &args.options())?)
 }

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use crate::cli::{Ui, render};
 use crate::error::Result;
+use crate::ops::push::Repair;
 use crate::ops::{Ctx, push};
 
 /// Send content to a remote
@@ -19,9 +20,9 @@ pub(crate) struct PushArgs {
     /// Send to this remote instead of the default
     #[arg(long, value_name = "NAME")]
     remote: Option<String>,
-    /// Read everything in the store, and send again what is missing or has wrong bytes
-    #[arg(long)]
-    repair: bool,
+    /// Send again what is missing in the store or wrong there: reads every object, or with `=sizes` only asks for sizes
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "bytes")]
+    repair: Option<How>,
     /// Say what would be sent, and send nothing
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -30,12 +31,23 @@ pub(crate) struct PushArgs {
     json: bool,
 }
 
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum How {
+    /// Read every object and hash it
+    Bytes,
+    /// Ask for the size of every object
+    Sizes,
+}
+
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &PushArgs) -> Result<()> {
     let options = push::Options {
         revisions: args.revisions.clone(),
         paths: args.paths.clone(),
         remote: args.remote.clone(),
-        repair: args.repair,
+        repair: args.repair.map(|how| match how {
+            How::Bytes => Repair::Bytes,
+            How::Sizes => Repair::Sizes,
+        }),
         dry_run: args.dry_run,
         ..push::Options::default()
     };

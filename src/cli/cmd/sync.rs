@@ -1,7 +1,10 @@
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use crate::cli::{Ui, render};
 use crate::error::{Error, Result};
+use crate::human;
 use crate::ops::{Ctx, sync};
 
 /// Bring the worktree in step with its pointers
@@ -41,8 +44,14 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &SyncArgs) -> Result<()> {
 /// Shows what a sync did. Artifacts that were left alone make it a failure.
 pub(super) fn finish(ui: &Ui, ctx: &Ctx, report: &sync::Report, json: bool, dry_run: bool) -> Result<()> {
     if json {
-        ui.json("sync", render::sync_json(report))?;
+        let mut value = render::sync_json(report);
+        value["dry_run"] = json!(dry_run);
+        ui.json("sync", value)?;
     } else if dry_run {
+        if report.fetched.objects > 0 {
+            let (objects, bytes) = (report.fetched.objects, report.fetched.bytes);
+            ui.out(format!("would fetch   {} ({})", human::count(objects, "object"), human::bytes(bytes)))?;
+        }
         for (path, pointer) in &report.synced {
             ui.out(format!("would place   {} ({})", render::path(ctx, path), pointer.summary()))?;
         }

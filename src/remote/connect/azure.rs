@@ -20,7 +20,7 @@ pub(super) async fn open(
         .with_container_name(container)
         .with_client_options(ClientOptions::new().with_allow_http(access.allow_http))
         .with_retry(super::retry())
-        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+        .with_http_connector(NoRedirects::new(access));
     let builder = match &access.endpoint {
         Some(endpoint) => builder.with_endpoint(endpoint.clone()),
         None => builder,

@@ -18,7 +18,7 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         .with_base_url(access.endpoint.as_deref().unwrap_or(ENDPOINT))
         .with_client_options(ClientOptions::new().with_allow_http(access.allow_http))
         .with_retry(super::retry())
-        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+        .with_http_connector(NoRedirects::new(access));
     let builder = match google::login(url, access).await? {
         // The empty token keeps it from looking for credentials.
         Login::Anonymous => builder

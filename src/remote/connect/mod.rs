@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::client::{HttpClient, HttpConnector};
+use object_store::multipart::MultipartStore;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, ObjectStore, RetryConfig};
 use tokio::runtime::Runtime;
@@ -18,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::fsio::Durability;
 use crate::human;
 use crate::remote_url::{self, RemoteUrl};
+
+use super::transfer::{Client, Traffic};
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
 #[derive(Clone)]
@@ -38,8 +41,8 @@ pub struct Access {
     pub credentials: Vec<(&'static str, String)>,
     /// Whether a folder store syncs what it is given.
     pub durability: Durability,
-    /// Transfers at once.
-    pub jobs: Option<usize>,
+    /// How many requests there are at once, and how fast their bytes flow.
+    pub traffic: Traffic,
     /// Whether a folder that does not exist is to be made.
     pub create: bool,
 }
@@ -63,13 +66,22 @@ pub(super) struct Connected {
     pub(super) store: Arc<DynObjectStore>,
     /// Makes presigned URLs, where the store has any.
     pub(super) signer: Option<Arc<dyn Signer>>,
+    /// Sends an object in parts that can be gone on with, where the store has that.
+    pub(super) multipart: Option<Arc<dyn MultipartStore>>,
 }
 
 impl Connected {
     /// The client of one of the clouds.
-    fn cloud<S: ObjectStore + Signer>(store: S) -> Connected {
+    fn cloud<S: ObjectStore + Signer + MultipartStore>(store: S) -> Connected {
         let store = Arc::new(store);
-        Connected { store: Arc::<S>::clone(&store), signer: Some(store) }
+        let signer: Arc<dyn Signer> = Arc::<S>::clone(&store);
+        let multipart: Arc<dyn MultipartStore> = Arc::<S>::clone(&store);
+        Connected { store, signer: Some(signer), multipart: Some(multipart) }
+    }
+
+    /// The client of something that is no cloud.
+    fn plain(store: Arc<DynObjectStore>) -> Connected {
+        Connected { store, signer: None, multipart: None }
     }
 }
 
@@ -84,13 +96,13 @@ pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connecte
         check_endpoint(url, endpoint, access.allow_http)?;
     }
     match url {
-        RemoteUrl::Folder(path) => Ok(Connected { store: folder::open(url, path, access)?, signer: None }),
+        RemoteUrl::Folder(path) => Ok(Connected::plain(folder::open(url, path, access)?)),
         RemoteUrl::S3 { bucket, .. } => Ok(Connected::cloud(s3::open(url, bucket, access).await?)),
         RemoteUrl::Gcs { bucket, .. } => Ok(Connected::cloud(gcs::open(url, bucket, access).await?)),
         RemoteUrl::Azure { account, container, .. } => {
             Ok(Connected::cloud(azure::open(url, account, container, access).await?))
         }
-        RemoteUrl::Https { .. } => Ok(Connected { store: https::open(url)?, signer: None }),
+        RemoteUrl::Https { .. } => Ok(Connected::plain(https::open(url, access)?)),
     }
 }
 
@@ -152,31 +164,42 @@ pub(super) fn runtime() -> Result<Runtime> {
 
 /// A client that follows no redirect: it would take credentials along to wherever the answer says.
 pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> {
+    // Between bytes, not for the whole request: that would cut long transfers off.
+    client_builder(https_only).read_timeout(Duration::from_secs(60)).build()
+}
+
+fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .https_only(https_only)
         .http1_only()
         .connect_timeout(Duration::from_secs(10))
-        // Between bytes, not for the whole request: that would cut long transfers off.
-        .read_timeout(Duration::from_secs(60))
         // Bytes must arrive as they are stored.
         .no_gzip()
         .no_brotli()
         .no_zstd()
         .no_deflate()
-        .build()
 }
 
 /// Makes object_store's clients like that.
 #[derive(Debug)]
 struct NoRedirects {
     allow_http: bool,
+    traffic: Traffic,
+}
+
+impl NoRedirects {
+    fn new(access: &Access) -> NoRedirects {
+        NoRedirects { allow_http: access.allow_http, traffic: access.traffic.clone() }
+    }
 }
 
 impl HttpConnector for NoRedirects {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = http_client(!self.allow_http)
+        // Its read timeout would run while a large part is sent; the rules for traffic know what stalls.
+        let client = client_builder(!self.allow_http)
+            .build()
             .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
+        Ok(HttpClient::new(Client::new(client, self.traffic.clone())))
     }
 }

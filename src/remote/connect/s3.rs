@@ -16,7 +16,7 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         .with_bucket_name(bucket)
         .with_client_options(ClientOptions::new().with_allow_http(access.allow_http))
         .with_retry(super::retry())
-        .with_http_connector(NoRedirects { allow_http: access.allow_http });
+        .with_http_connector(NoRedirects::new(access));
     if access.checksum {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }

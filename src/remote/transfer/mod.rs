@@ -1,0 +1,235 @@
+//! Moving objects: many at once, in constant memory, every byte checked on its way.
+//!
+//! An object of some size moves in parts, several at once; one that was interrupted goes on where it was.
+
+mod download;
+mod pace;
+mod record;
+mod upload;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+
+use super::Remote;
+use crate::error::{Error, Result};
+use crate::fsio::Partial;
+use crate::human;
+use crate::id::Digest;
+use crate::progress::Step;
+use pace::Gate;
+
+pub(super) use wire::Client;
+pub use wire::Traffic;
+
+const MIB: u64 = 1024 * 1024;
+/// The smallest part; larger ones only where a store's limit of 10,000 parts asks for them.
+const PART: u64 = 16 * MIB;
+/// Parts on their way at once to begin with. What is on its way when the link breaks is sent again, so more only when that
+/// makes the whole faster.
+const PARTS_TO_BEGIN: usize = 2;
+/// Parts on their way at once at most.
+const PARTS_AT_ONCE: usize = 16;
+/// Bytes of all parts and small objects in memory at once.
+const BUDGET_MIB: usize = 128;
+/// Objects at once with a folder.
+const FOLDER_JOBS: usize = 16;
+
+/// An object to send.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// The path that it belongs to, for messages.
+    pub path: String,
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// The local file that holds it; its bytes are checked while they are read.
+    pub file: PathBuf,
+}
+
+/// An object to fetch.
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// The path that needs it, for messages.
+    pub path: String,
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether it must have exactly that many; else it has at most that many.
+    pub exact: bool,
+}
+
+/// Takes in the bytes of one fetched object.
+pub trait Receive {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// The place for its pieces in any order, which an interrupted run leaves behind. `None` where bytes must come in order.
+    fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
+        Ok(None)
+    }
+    /// Checks that all bytes came and are right, and keeps the object.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// What all transfers with one store share.
+pub(super) struct Engine {
+    traffic: Traffic,
+    /// Objects at once.
+    jobs: usize,
+    /// Parts of large objects at once.
+    parts: Arc<Gate>,
+    /// Memory for what is sent, in MiB.
+    memory: Arc<Semaphore>,
+    is_folder: bool,
+}
+
+impl Engine {
+    pub(super) fn new(traffic: &Traffic, is_folder: bool) -> Engine {
+        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { wire::MOST });
+        // At a rate that is limited, a second's worth is enough.
+        let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
+        let most = enough.clamp(PARTS_TO_BEGIN, PARTS_AT_ONCE).min(jobs);
+        Engine {
+            traffic: traffic.clone(),
+            jobs,
+            parts: Gate::new(PARTS_TO_BEGIN, most),
+            memory: Arc::new(Semaphore::new(BUDGET_MIB)),
+            is_folder,
+        }
+    }
+
+    /// Whether the store is a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        self.is_folder
+    }
+
+    /// What so many bytes take of the memory for transfers.
+    fn weight(bytes: u64) -> u32 {
+        bytes.div_ceil(MIB).clamp(1, BUDGET_MIB as u64) as u32
+    }
+}
+
+/// The size of each part but the last: equal, at least 16 MiB, and few enough for every store.
+pub(super) fn part_size(size: u64) -> u64 {
+    size.div_ceil(9_000).div_ceil(MIB).saturating_mul(MIB).max(PART)
+}
+
+/// Why one object did not move.
+enum Failure {
+    /// Something is wrong with this object alone; others can go on.
+    Object(Error),
+    /// Nothing more can be done.
+    All(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::All(error)
+    }
+}
+
+impl Remote {
+    /// Sends objects and returns once the store itself confirmed every one. Returns those whose local file is damaged, and
+    /// that were not sent. The directory `records` keeps what a later run needs to go on with parts.
+    pub fn upload(
+        &self,
+        uploads: &[Upload],
+        records: &Path,
+        step: &dyn Step,
+    ) -> Result<Vec<(Digest, Error)>> {
+        self.end_old_uploads(records)?;
+        let failed = self.in_parallel(uploads, |upload| {
+            self.wait(async { Ok(self.send(upload, records, step).await) })??;
+            step.finish_one();
+            Ok(())
+        })?;
+        let not_sent: Vec<&Digest> = failed.iter().map(|(at, _)| &uploads[*at].digest).collect();
+        let sent: Vec<&Upload> =
+            uploads.iter().filter(|upload| !not_sent.contains(&&upload.digest)).collect();
+        self.confirm(&sent)?;
+        Ok(failed.into_iter().map(|(at, error)| (uploads[at].digest, error)).collect())
+    }
+
+    /// Fetches objects; `receive` makes the place where one arrives. Returns those that the store does not have, or has with
+    /// wrong bytes.
+    pub fn download<'r>(
+        &self,
+        downloads: &[Download],
+        receive: &(dyn Fn(&Download) -> Result<Box<dyn Receive + 'r>> + Sync),
+        step: &dyn Step,
+    ) -> Result<Vec<(Digest, Error)>> {
+        let failed = self.in_parallel(downloads, |download| {
+            let mut sink = receive(download)?;
+            self.wait(async { Ok(self.get(download, sink.as_mut(), step).await) })??;
+            let shown = || human::escape(&download.path);
+            sink.finish().map_err(|error| {
+                Failure::Object(error.about(shown()).hint(
+                    "the store holds other bytes under this name; a clone that has it can mend that: git model push --repair",
+                ))
+            })?;
+            step.finish_one();
+            Ok(())
+        })?;
+        Ok(failed.into_iter().map(|(at, error)| (downloads[at].digest, error)).collect())
+    }
+
+    /// Runs `work` on every item, on as many threads as there are jobs. Returns the items that failed by themselves; any
+    /// other error stops all.
+    fn in_parallel<T: Sync>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> Result<(), Failure> + Sync,
+    ) -> Result<Vec<(usize, Error)>> {
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let fatal: Mutex<Option<Error>> = Mutex::new(None);
+        let failed: Mutex<Vec<(usize, Error)>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..self.engine.jobs.min(items.len()) {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(at) else { return };
+                        match self.interrupt.check().map_err(Failure::All).and_then(|()| work(item)) {
+                            Ok(()) => {}
+                            Err(Failure::Object(error)) => {
+                                failed.lock().expect("no thread panicked").push((at, error));
+                            }
+                            Err(Failure::All(error)) => {
+                                stop.store(true, Ordering::Relaxed);
+                                fatal.lock().expect("no thread panicked").get_or_insert(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        match fatal.into_inner().expect("no thread panicked") {
+            Some(error) => Err(error),
+            None => {
+                let mut failed = failed.into_inner().expect("no thread panicked");
+                failed.sort_by_key(|(at, _)| *at);
+                Ok(failed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_equal_and_few_enough() {
+        for size in [1, 16 * MIB, 17 * MIB, 1 << 30, 100 << 30, 5 << 40, 40 << 40] {
+            let part = part_size(size);
+            assert!(part >= 5 * MIB && part.is_multiple_of(MIB) && part <= 5 << 30, "{size}");
+            assert!(size.div_ceil(part) <= 9_000, "{size}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! How much is on its way at once: more while that makes the whole faster, half when the store asks for less.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A rate is measured over at least this time.
+const EPOCH: Duration = Duration::from_millis(250);
+/// More at once must make the whole faster by this factor, else it is taken back.
+const WORTH: f64 = 1.1;
+/// After growth did not help, or the store asked for less, nothing is tried for so long.
+const REST: Duration = Duration::from_secs(10);
+
+/// Decides the limit. Knows no clock and no threads: it is told what happened when.
+#[derive(Debug)]
+struct Controller {
+    limit: usize,
+    max: usize,
+    /// What to go back to when growth does not help, and the rate that it has to beat.
+    before: Option<(usize, f64)>,
+    /// Until the store first asks for less, or growth first does not help, the limit doubles.
+    fresh: bool,
+    rest_until: Option<Instant>,
+    /// Requests that started before the last halving say nothing new.
+    generation: u64,
+    epoch: Instant,
+    work: u64,
+    done: usize,
+    /// Whether somebody had to wait in this epoch: without, more would change nothing.
+    full: bool,
+}
+
+impl Controller {
+    fn new(start: usize, max: usize, now: Instant) -> Controller {
+        Controller {
+            limit: start.min(max),
+            max,
+            before: None,
+            fresh: true,
+            rest_until: None,
+            generation: 0,
+            epoch: now,
+            work: 0,
+            done: 0,
+            full: false,
+        }
+    }
+
+    /// Something of this weight is done.
+    fn done(&mut self, work: u64, now: Instant) {
+        self.work += work;
+        self.done += 1;
+        let elapsed = now.saturating_duration_since(self.epoch);
+        if elapsed < EPOCH || self.done < self.limit {
+            return;
+        }
+        let rate = self.work as f64 / elapsed.as_secs_f64();
+        let full = self.full;
+        self.start_epoch(now);
+        if self.rest_until.is_some_and(|until| now < until) || !full {
+            return;
+        }
+        self.rest_until = None;
+        match self.before.take() {
+            Some((limit, to_beat)) if rate < to_beat * WORTH => {
+                self.limit = limit;
+                self.fresh = false;
+                self.rest_until = Some(now + REST);
+            }
+            _ => {
+                let step = if self.fresh { self.limit } else { (self.limit / 4).max(1) };
+                let larger = (self.limit + step).min(self.max);
+                if larger > self.limit {
+                    self.before = Some((self.limit, rate));
+                    self.limit = larger;
+                }
+            }
+        }
+    }
+
+    /// The store asked for less, or did not answer in time.
+    fn overloaded(&mut self, generation: u64, now: Instant) {
+        if generation != self.generation {
+            return;
+        }
+        self.generation += 1;
+        self.limit = (self.limit / 2).max(1);
+        self.before = None;
+        self.fresh = false;
+        self.rest_until = Some(now + REST);
+        self.start_epoch(now);
+    }
+
+    fn start_epoch(&mut self, now: Instant) {
+        (self.epoch, self.work, self.done, self.full) = (now, 0, 0, false);
+    }
+}
+
+/// Lets through as many at once as its controller says.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// As many permits as the limit, but for those that are still owed.
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    controller: Controller,
+    /// Permits that exist, held ones included.
+    issued: usize,
+}
+
+/// A turn. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    gate: Arc<Gate>,
+    permit: Option<OwnedSemaphorePermit>,
+    generation: u64,
+}
+
+impl Gate {
+    pub(super) fn new(start: usize, max: usize) -> Arc<Gate> {
+        let controller = Controller::new(start, max.max(1), Instant::now());
+        let issued = controller.limit;
+        Arc::new(Gate {
+            permits: Arc::new(Semaphore::new(issued)),
+            state: Mutex::new(State { controller, issued }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panicked")
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn turn(self: &Arc<Self>) -> Turn {
+        let permits = Arc::clone(&self.permits);
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.state().controller.full = true;
+                permits.acquire_owned().await.expect("never closed")
+            }
+        };
+        let generation = self.state().controller.generation;
+        Turn { gate: Arc::clone(self), permit: Some(permit), generation }
+    }
+
+    /// Brings the number of permits nearer to the limit.
+    fn adjust(&self, state: &mut State) {
+        let limit = state.controller.limit;
+        if state.issued < limit {
+            self.permits.add_permits(limit - state.issued);
+            state.issued = limit;
+        } else if state.issued > limit {
+            state.issued -= self.permits.forget_permits(state.issued - limit);
+        }
+    }
+}
+
+impl Turn {
+    /// What it was for is done.
+    pub(super) fn done(&self, work: u64) {
+        let mut state = self.gate.state();
+        state.controller.done(work, Instant::now());
+        self.gate.adjust(&mut state);
+    }
+
+    /// It met an overloaded store.
+    pub(super) fn overloaded(&self) {
+        let mut state = self.gate.state();
+        state.controller.overloaded(self.generation, Instant::now());
+        self.gate.adjust(&mut state);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.gate.state();
+        if state.issued > state.controller.limit
+            && let Some(permit) = self.permit.take()
+        {
+            permit.forget();
+            state.issued -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link on which `best` at once are fastest; returns the limit after so many epochs.
+    fn settle(controller: &mut Controller, best: usize, epochs: u32, now: &mut Instant) -> usize {
+        for _ in 0..epochs {
+            let useful = controller.limit.min(best) as u64;
+            *now += EPOCH;
+            controller.full = true;
+            for _ in 0..controller.limit {
+                controller.done(useful * 1_000 / controller.limit as u64, *now);
+            }
+        }
+        controller.limit
+    }
+
+    #[test]
+    fn grows_while_that_helps_and_not_further() {
+        for (best, expected) in [(1000, 64), (64, 64), (30, 32), (8, 8), (1, 8)] {
+            let mut now = Instant::now();
+            let mut controller = Controller::new(8, 64, now);
+            assert_eq!(settle(&mut controller, best, 10, &mut now), expected, "{best}");
+        }
+        let now = Instant::now();
+        assert_eq!(Controller::new(8, 3, now).limit, 3);
+    }
+
+    #[test]
+    fn an_overload_halves_once_and_growth_is_slow_afterwards() {
+        let mut now = Instant::now();
+        let mut controller = Controller::new(8, 64, now);
+        settle(&mut controller, 1000, 10, &mut now);
+        // All 64 requests on their way meet the same overload.
+        (0..64).for_each(|_| controller.overloaded(0, now));
+        assert_eq!(controller.limit, 32);
+        controller.overloaded(1, now);
+        assert_eq!(controller.limit, 16);
+        assert_eq!(settle(&mut controller, 1000, 30, &mut now), 16, "first it rests");
+        now += REST;
+        assert_eq!(settle(&mut controller, 1000, 1, &mut now), 20);
+        for generation in 2..20 {
+            controller.overloaded(generation, now);
+        }
+        assert_eq!(controller.limit, 1, "never none");
+    }
+
+    #[test]
+    fn an_idle_gate_does_not_grow() {
+        let mut now = Instant::now();
+        let mut controller = Controller::new(8, 64, now);
+        for _ in 0..100 {
+            now += EPOCH;
+            controller.done(1_000, now);
+        }
+        assert_eq!(controller.limit, 8);
+    }
+
+    #[test]
+    fn turns_follow_the_limit() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let gate = Gate::new(4, 8);
+            let mut turns = Vec::new();
+            for _ in 0..4 {
+                turns.push(gate.turn().await);
+            }
+            assert_eq!(gate.permits.available_permits(), 0);
+            turns[0].overloaded();
+            turns[1].overloaded();
+            turns.pop();
+            assert_eq!(gate.permits.available_permits(), 0, "it was owed");
+            turns.clear();
+            assert_eq!(gate.permits.available_permits(), 2);
+        });
+    }
+}

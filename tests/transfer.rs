@@ -1,0 +1,351 @@
+//! Transfers that are killed, cut off, refused or slowed down, with a real S3 server behind a proxy that counts.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::support::fake_server::{FakeServer, reply};
+use crate::support::garage::garage;
+use crate::support::models::{WEIGHTS, churn, record, safetensors};
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::stores::Place;
+use crate::support::{BINARY, Repo, Sandbox, noise, run, sha256, skip};
+
+const MIB: u64 = 1 << 20;
+const PART: u64 = 16 * MIB;
+
+fn passing() -> Proxy {
+    Proxy::start(&garage().endpoint, |_| Fate::Pass)
+}
+
+fn through(repo: &Repo, proxy: &Proxy) -> Repo {
+    repo.env("AWS_ENDPOINT_URL", proxy.endpoint())
+}
+
+/// Runs git-model until `moved` has grown by so many bytes, then sends it this signal. `false` when it was done before.
+fn stop_after(repo: &Repo, args: &[&str], signal: &str, bytes: u64, moved: impl Fn() -> u64) -> bool {
+    let start = moved();
+    let mut child = repo
+        .command(BINARY)
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(std::fs::File::create(repo.join("../stderr")).unwrap()))
+        .spawn()
+        .unwrap();
+    while moved() - start < bytes {
+        if let Some(status) = child.try_wait().unwrap() {
+            let told = std::fs::read_to_string(repo.join("../stderr")).unwrap();
+            assert!(status.success(), "{told}");
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    child.wait().unwrap();
+    true
+}
+
+/// The unfinished files in a clone's cache.
+fn partial(repo: &Repo) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(repo.join(".git/model/partial")).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_push_killed_ten_times_sends_at_most_two_parts_again_each_time() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = through(&place.repo("repo"), &proxy);
+    let size = 256 * MIB;
+    repo.commit_artifact("large.bin", noise(1, size as usize), "v1");
+    let mut kills = 0;
+    for mib in [20, 40, 28, 36, 44, 24, 40, 52, 20, 36] {
+        kills += usize::from(stop_after(&repo, &["push", "--limit-rate", "32m"], "-KILL", mib * MIB, || {
+            proxy.up()
+        }));
+        assert!(place.objects().is_empty(), "nothing is visible before it is complete");
+    }
+    assert_eq!(kills, 10);
+    repo.model(["push"]).says("pushed 1 object").ok();
+    let parts = (size / PART) as usize;
+    let sent = proxy.count(&["PUT", "partNumber="]);
+    assert!(sent <= parts + 2 * kills, "{sent} parts for {parts} and {kills} kills");
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 1, "one upload was gone on with");
+    place.verify();
+    assert_eq!(std::fs::read_dir(repo.join(".git/model/uploads")).unwrap().count(), 1);
+    assert_eq!(repo.sh("find .git/model/uploads -type f").stdout, "");
+}
+
+#[test]
+fn a_fetch_killed_ten_times_brings_at_most_two_parts_again_each_time() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = place.repo("repo");
+    let size = 256 * MIB;
+    repo.commit_artifact("large.bin", noise(1, size as usize), "v1");
+    repo.model(["push"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    let mut kills = 0;
+    for mib in [20, 30, 16, 24, 17, 25, 18, 20, 22, 26] {
+        kills += u64::from(stop_after(&clone, &["fetch", "--limit-rate", "48m"], "-KILL", mib * MIB, || {
+            proxy.down()
+        }));
+        assert_eq!(partial(&clone).len(), 1);
+    }
+    assert_eq!(kills, 10);
+    clone.model(["pull"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+    let most = size + kills * 2 * PART;
+    assert!(proxy.down() <= most, "{} MiB came, at most {} MiB", proxy.down() / MIB, most / MIB);
+    assert!(partial(&clone).is_empty());
+}
+
+#[test]
+fn a_damaged_partial_file_is_noticed() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 64 << 20), "v1");
+    repo.model(["push"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    let fetch = ["fetch", "--limit-rate", "32m"];
+    assert!(stop_after(&clone, &fetch, "-KILL", 40 * MIB, || proxy.down()));
+    let file = std::fs::OpenOptions::new().write(true).open(&partial(&clone)[0]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damage", 100_000).unwrap();
+    let before = proxy.down();
+    clone.model(["pull"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+    assert!(proxy.down() - before > 64 * MIB, "all of it came again");
+    clone.model(["verify"]).ok();
+}
+
+#[test]
+fn wrong_bytes_of_the_right_size_are_refused_and_leave_nothing() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+    repo.model(["push"]).ok();
+    let key = place.objects().remove(0);
+    place.put(&key, &noise(2, 40 << 20));
+    let clone = place.clone_of(&repo, "clone");
+    clone.model(["pull"]).fails(1, "not the right ones");
+    assert!(partial(&clone).is_empty());
+    place.put(&key, &noise(2, 36 << 20));
+    clone.model(["pull"]).fails(1, "the store has 37748736 bytes under its name");
+    assert!(partial(&clone).is_empty());
+    repo.model(["push", "--repair"]).ok();
+    clone.model(["pull"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+}
+
+#[test]
+fn two_fetches_at_once_agree() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 80 << 20), "v1");
+    repo.model(["push"]).ok();
+    let clone = place.clone_of(&repo, "clone");
+    let fetch = || clone.command(BINARY).args(["fetch", "--limit-rate", "48m"]).spawn().unwrap();
+    let mut both = [fetch(), fetch()];
+    for child in &mut both {
+        assert!(child.wait().unwrap().success());
+    }
+    assert!(partial(&clone).is_empty());
+    clone.model(["verify"]).ok();
+    clone.model(["pull", "--offline"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+}
+
+#[test]
+fn an_upload_that_the_store_ended_is_begun_again() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 80 << 20), "v1");
+    assert!(stop_after(&repo, &["push", "--limit-rate", "32m"], "-KILL", 40 * MIB, || proxy.up()));
+    garage().end_uploads(place.url.split('/').nth(2).unwrap());
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 2);
+    place.verify();
+}
+
+#[test]
+fn content_that_changed_since_a_killed_push_is_sent_whole() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 80 << 20), "v1");
+    let hex = sha256(&repo.join("large.bin"));
+    let object = repo.join(&format!(".git/model/objects/{}/{hex}", &hex[..2]));
+    // The first run sends damaged bytes, which it would have noticed at the end.
+    let damage = |bytes: &[u8]| {
+        run({
+            let mut command = std::process::Command::new("chmod");
+            command.arg("644").arg(&object);
+            command
+        })
+        .ok();
+        let file = std::fs::OpenOptions::new().write(true).open(&object).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, 100).unwrap();
+    };
+    damage(b"damage");
+    assert!(stop_after(&repo, &["push", "--limit-rate", "32m"], "-KILL", 50 * MIB, || proxy.up()));
+    damage(&noise(1, 200)[100..106]);
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!(place.verify(), 1);
+}
+
+#[test]
+fn a_busy_store_is_asked_again() {
+    let mut seen = HashSet::new();
+    // Whatever it is asked, the first time it has no time.
+    let proxy = Proxy::start(&garage().endpoint, move |line| match seen.insert(line.to_owned()) {
+        true => Fate::Busy,
+        false => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+    for number in 0..40 {
+        repo.write(&format!("data/{number}"), noise(number + 10, 5_000));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    repo.model(["push"]).says("pushed 42 objects").ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    clone.model(["pull"]).ok();
+    run({
+        let mut command = std::process::Command::new("diff");
+        command.arg("-r").arg(repo.join("data")).arg(clone.join("data"));
+        command
+    })
+    .ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+}
+
+#[test]
+fn a_link_that_breaks_is_gone_on_with() {
+    let mut seen = HashSet::new();
+    let proxy = Proxy::start(&garage().endpoint, move |line| {
+        let is_object = line.starts_with("GET") && line.contains("/objects/");
+        // The first answer to everything breaks after 3 MiB.
+        if is_object && seen.insert(line.to_owned()) { Fate::Cut(3 * MIB) } else { Fate::Pass }
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 50 << 20), "v1");
+    repo.commit_artifact("middle.bin", noise(2, 10 << 20), "v1");
+    repo.model(["push"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    clone.model(["pull"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+    assert_eq!(sha256(&clone.join("middle.bin")), sha256(&repo.join("middle.bin")));
+}
+
+#[test]
+fn an_interrupt_says_that_the_same_command_goes_on() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 80 << 20), "v1");
+    repo.model(["push"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    assert!(stop_after(&clone, &["fetch", "--limit-rate", "20m"], "-INT", 40 * MIB, || proxy.down()));
+    let told = std::fs::read_to_string(clone.join("../stderr")).unwrap();
+    assert!(told.contains("error: interrupted"), "{told}");
+    assert!(told.contains("hint: run the same command again to go on where it stopped"), "{told}");
+    clone.model(["fetch"]).ok();
+    assert!(proxy.down() < 80 * MIB + 2 * PART, "{}", proxy.down());
+}
+
+#[test]
+fn the_rate_is_kept_in_both_directions() {
+    for place in [Place::garage(), Place::folder()] {
+        let repo = place.repo("repo");
+        repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+        repo.commit_artifact("small.bin", noise(2, 1 << 20), "v1");
+        let timed = |repo: &Repo, args: &[&str]| {
+            let started = Instant::now();
+            repo.model(args).ok();
+            started.elapsed()
+        };
+        assert!(timed(&repo, &["push", "--limit-rate", "20m"]) > Duration::from_millis(1500));
+        let clone = place.clone_of(&repo, "clone");
+        assert!(timed(&clone, &["fetch", "--limit-rate", "20m"]) > Duration::from_millis(1500));
+        repo.model(["push", "--limit-rate", "fast"]).fails(2, "a rate looks like 10m");
+    }
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_used() {
+    let sandbox = Sandbox::new();
+    let proxy = FakeServer::start(|_, stream| reply(stream, "404 Not Found", "", ""));
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.git(["config", "model.remote.origin.allowHttp", "true"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo =
+        proxy.env(&repo).env("AWS_ENDPOINT_URL", "http://store.invalid").env("HTTP_PROXY", proxy.endpoint());
+    repo.model(["push", "--dry-run"]).says("would push 1 object").never_says("canary").ok();
+    assert!(proxy.requests()[0].starts_with("GET http://store.invalid/bucket/x/format.json"));
+    let seen = proxy.requests().len();
+    repo.env("NO_PROXY", "store.invalid").model(["push", "--dry-run"]).fails(1, "s3://bucket/x");
+    assert_eq!(proxy.requests().len(), seen);
+}
+
+#[test]
+fn a_private_certificate_authority_of_the_environment_is_trusted() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.git_repo("repo");
+    let made = repo.sh(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=Test &&
+         openssl req -newkey rsa:2048 -nodes -keyout key.pem -out request -subj /CN=localhost &&
+         printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' >extensions &&
+         openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem",
+    );
+    if made.code != 0 {
+        return skip("a_private_certificate_authority_of_the_environment_is_trusted", "no openssl");
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let accept = ["s_server", "-cert", "cert.pem", "-key", "key.pem", "-www", "-quiet", "-accept"];
+    let mut server = repo.command("openssl").args(accept).arg(port.to_string()).spawn().unwrap();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo = repo
+        .env("AWS_ENDPOINT_URL", format!("https://localhost:{port}"))
+        .env("AWS_REGION", "nowhere")
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "secret");
+    let untrusted = repo.model(["push"]);
+    let authority = repo.join("ca.pem").display().to_string();
+    // It is no store, but it is listened to.
+    let trusted = repo.env("SSL_CERT_FILE", authority).model(["push"]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    untrusted.fails(1, "UnknownIssuer");
+    trusted.never_says("certificate").fails(1, "s3://bucket/x");
+}
+
+#[test]
+fn a_killed_get_goes_on() {
+    let (place, proxy) = (Place::garage(), passing());
+    place.sandbox.at("").git(["init", "-q", "--bare", "remote.git"]).ok();
+    let repo = churn(place.repo("repo"));
+    repo.write(WEIGHTS, safetensors(&[("large", &vec![0.5; 18 << 20])]));
+    repo.model(["add", WEIGHTS]).ok();
+    repo.write("m/eval.json", r#"{"auc": 0.2}"#);
+    record(&repo, "large");
+    repo.git(["remote", "add", "origin", "../remote.git"]).ok();
+    repo.git(["push", "-q", "-u", "origin", "main"]).ok();
+    place.sandbox.at("remote.git").git(["symbolic-ref", "HEAD", "refs/heads/main"]).ok();
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["resolve", "churn@1.0.0", "--lock", "../lock.json"]).ok();
+    std::fs::create_dir(place.sandbox.join("pod")).unwrap();
+    let pod = through(&repo, &proxy).at("../pod");
+    let get = ["get", "--locked", "../lock.json", "-o", "model", "--limit-rate", "32m"];
+    assert!(stop_after(&pod, &get, "-KILL", 50 * MIB, || proxy.down()));
+    assert!(!pod.exists("model"), "it is complete or not there");
+    pod.model(["get", "--locked", "../lock.json", "-o", "model"]).ok();
+    assert_eq!(sha256(&pod.join("model").join(WEIGHTS)), sha256(&repo.join(WEIGHTS)));
+    assert!(proxy.down() < 72 * MIB + 2 * PART, "{} MiB", proxy.down() / MIB);
+    assert_eq!(pod.sh("find . -name '*pieces*' -o -name '*.new-*'").stdout, "");
+}
