@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 5] = [
         "lineage",
         "model_info",
         "gates",
+        "oci",
     ],
     &["git", "cache", "worktree", "remote", "config", "execution"],
     &["ops"],

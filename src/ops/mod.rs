@@ -24,6 +24,7 @@ pub mod models;
 pub mod mv;
 pub mod new;
 mod observe;
+pub mod package;
 pub mod protect;
 pub mod push;
 pub mod pushed;

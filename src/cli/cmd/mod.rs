@@ -19,6 +19,7 @@ mod man;
 mod merge_driver;
 mod mv;
 mod new;
+mod package;
 mod protect;
 mod pull;
 mod push;
@@ -82,6 +83,7 @@ pub(super) enum Inside {
     History(history::HistoryArgs),
     Resolve(resolve::ResolveArgs),
     Get(get::GetArgs),
+    Package(package::PackageArgs),
     Hook(hook::HookArgs),
 }
 
@@ -114,6 +116,9 @@ impl Inside {
         match self {
             Inside::Resolve(args) if args.has_url() => Some(resolve::run_at_url(ui, global, args)),
             Inside::Get(args) if args.needs_no_clone() => Some(get::run_without_clone(ui, global, args)),
+            Inside::Package(args) if args.needs_no_clone() => {
+                Some(package::run_without_clone(ui, global, args))
+            }
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
         }
@@ -151,6 +156,7 @@ impl Inside {
             Inside::History(args) => history::run(ui, ctx, args),
             Inside::Resolve(args) => resolve::run(ui, ctx, args),
             Inside::Get(args) => get::run(ui, ctx, args),
+            Inside::Package(args) => package::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }
