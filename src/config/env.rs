@@ -8,6 +8,10 @@ pub const HOOKS: &str = "GIT_MODEL_HOOKS";
 pub const AWS_ENDPOINT: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
 /// Region of the bucket, for remotes without one in the user's git config.
 pub const AWS_REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// The file of registry credentials, instead of Podman's and Docker's own.
+pub const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// Docker's directory of settings.
+pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Credentials, and where to get them.
 const AWS_CREDENTIALS: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",

@@ -4,6 +4,7 @@
 //! ModelPack specification.
 
 mod archive;
+mod credentials;
 mod gzip;
 pub mod image;
 pub mod modelpack;
@@ -17,6 +18,7 @@ use crate::id::Digest;
 use crate::model_info::ModelInfo;
 
 pub use archive::TarWriter;
+pub use credentials::{AuthFile, Credentials, parse_helper_answer};
 pub use gzip::StoredGzip;
 pub use reference::{Pinned, Reference};
 
