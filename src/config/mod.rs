@@ -131,9 +131,7 @@ impl Settings {
         {
             return self.set_remote(remote, key_of_remote, key, value);
         }
-        if let Some(host) =
-            name.strip_prefix("registry.").and_then(|rest| rest.strip_suffix(".allowhttp"))
-        {
+        if let Some(host) = name.strip_prefix("registry.").and_then(|rest| rest.strip_suffix(".allowhttp")) {
             self.plain_registries.insert(host.to_owned(), boolean(key, value)?);
             return Ok(());
         }

@@ -42,7 +42,8 @@ fn files() -> Vec<PathBuf> {
     let home = named("HOME");
     let config = named("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
     let docker = named(env::DOCKER_CONFIG).or_else(|| home.map(|home| home.join(".docker")));
-    let podman = [named("XDG_RUNTIME_DIR"), config].into_iter().flatten().map(|dir| dir.join("containers/auth.json"));
+    let podman =
+        [named("XDG_RUNTIME_DIR"), config].into_iter().flatten().map(|dir| dir.join("containers/auth.json"));
     podman.chain(docker.map(|dir| dir.join("config.json"))).collect()
 }
 
@@ -71,7 +72,8 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>> {
             .map(Some)
             .ok_or_else(|| Error::new(format!("{program}: its answer is not one of a credential helper")));
     }
-    let said = String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout });
+    let said =
+        String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout });
     let said = said.trim();
     if said.contains("credentials not found") {
         return Ok(None);

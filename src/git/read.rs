@@ -194,10 +194,16 @@ impl Git {
 
     /// Commits that changed the file at `path`, newest first.
     pub fn file_history(&self, start: &Oid, path: &RepoPath, most: Option<usize>) -> Result<Vec<Commit>> {
+        self.history_of(start, std::slice::from_ref(path), most)
+    }
+
+    /// Commits that changed something at or below one of these paths, newest first.
+    pub fn history_of(&self, start: &Oid, paths: &[RepoPath], most: Option<usize>) -> Result<Vec<Commit>> {
         let mut args =
             vec!["log".to_owned(), "--no-show-signature".to_owned(), "--format=%H %ct %s".to_owned()];
         args.extend(most.map(|most| format!("--max-count={most}")));
-        args.extend([start.as_str().to_owned(), "--".to_owned(), format!(":(top,literal){path}")]);
+        args.extend([start.as_str().to_owned(), "--".to_owned()]);
+        args.extend(paths.iter().map(|path| format!(":(top,literal){path}")));
         let listed = self.git(args).output()?;
         let commit = |line: &str| {
             let mut words = line.splitn(3, ' ');

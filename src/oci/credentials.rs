@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::Reference;
 
 /// How Docker Hub is called in these files.
-const DOCKER_HUB: [&str; 4] = ["https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"];
+const DOCKER_HUB: [&str; 4] =
+    ["https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"];
 
 /// What lets somebody into a registry. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,7 +81,8 @@ impl AuthFile {
             scope = above.to_owned();
         }
         let names = host_names(&place.registry);
-        let matching = self.auths.iter().filter(|(key, _)| names.iter().any(|name| name == *key || name == bare(key)));
+        let matching =
+            self.auths.iter().filter(|(key, _)| names.iter().any(|name| name == *key || name == bare(key)));
         matching.map(|(_, entry)| entry).find_map(Entry::credentials)
     }
 }
@@ -91,7 +93,10 @@ impl Entry {
             return Some(Credentials::Identity(self.identitytoken.clone()));
         }
         if !self.username.is_empty() {
-            return Some(Credentials::Password { user: self.username.clone(), secret: self.password.clone() });
+            return Some(Credentials::Password {
+                user: self.username.clone(),
+                secret: self.password.clone(),
+            });
         }
         let decoded = base64::engine::general_purpose::STANDARD.decode(self.auth.trim()).ok()?;
         let text = String::from_utf8(decoded).ok()?;
@@ -164,7 +169,9 @@ mod tests {
         ] {
             assert_eq!(find(&auth.replace("KEY", key), place), password("me", "pw:x"), "{key}");
         }
-        for (key, place) in [("h.example", "h.example:5000/x"), ("h.example/team", "h.example/other"), ("h", "h.example/x")] {
+        for (key, place) in
+            [("h.example", "h.example:5000/x"), ("h.example/team", "h.example/other"), ("h", "h.example/x")]
+        {
             assert_eq!(find(&auth.replace("KEY", key), place), None, "{key}");
         }
         let both = r#"{"auths": {"h": {"username": "a", "password": "b"}, "h/t": {"identitytoken": "i"}}}"#;
@@ -183,6 +190,9 @@ mod tests {
         assert_eq!(hub, Some(("all", "https://index.docker.io/v1/".into())));
         let file = AuthFile::parse(br#"{"credsStore": "../evil"}"#).unwrap();
         assert_eq!(file.helper(&Reference::parse("h/x").unwrap()), None);
-        assert_eq!(parse_helper_answer(br#"{"Username": "<token>", "Secret": "t"}"#), Some(Credentials::Identity("t".into())));
+        assert_eq!(
+            parse_helper_answer(br#"{"Username": "<token>", "Secret": "t"}"#),
+            Some(Credentials::Identity("t".into()))
+        );
     }
 }

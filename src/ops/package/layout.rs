@@ -16,7 +16,12 @@ use crate::id::{Digest, Hasher};
 use crate::oci::{self, Descriptor, TarWriter};
 
 impl Package<'_> {
-    fn built(&self) -> &Artifact {
+    /// Digest of the manifest, and bytes of everything.
+    pub(super) fn size(&self) -> (Digest, u64) {
+        (self.built().digest(), self.built().bytes())
+    }
+
+    pub(super) fn built(&self) -> &Artifact {
         self.artifact.as_ref().expect("it was built before")
     }
 
@@ -26,7 +31,7 @@ impl Package<'_> {
     }
 
     /// Makes the directory: all blobs are in it already.
-    pub(super) fn write_layout(&self, to: &Path) -> Result<(Digest, u64)> {
+    pub(super) fn write_layout(&mut self, to: &Path) -> Result<(Digest, u64)> {
         let (dir, durability) = (self.stage.path(), self.origin.durability());
         let artifact = self.built();
         let digest = artifact.digest();
@@ -36,7 +41,11 @@ impl Package<'_> {
         fsio::write_atomic(&dir.join(oci::INDEX_FILE), &self.index(), durability)?;
         fsio::sync_all(&[dir.join("blobs/sha256"), dir.join("blobs"), dir.to_path_buf()], durability)?;
         publish(dir, to, durability)?;
-        Ok((digest, artifact.bytes()))
+        let bytes = artifact.bytes();
+        for blob in self.artifact.iter_mut().flat_map(|artifact| &mut artifact.blobs) {
+            blob.path = to.join(oci::blob_path(&blob.digest));
+        }
+        Ok((digest, bytes))
     }
 
     /// Makes an archive of the layout.

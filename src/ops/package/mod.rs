@@ -1,9 +1,12 @@
 //! Packing a release into the form that a platform takes: a ModelPack artifact, a plain image, or a tar. The same release gives
 //! the same bytes everywhere. Formats: `docs/formats/oci.md`.
 
+pub mod advise;
 mod blobs;
+pub mod dockerfile;
 mod layout;
 mod plan;
+mod registry;
 mod streams;
 
 use std::path::{Path, PathBuf};
@@ -13,11 +16,13 @@ use super::resolve::Resolved;
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
 use crate::id::Digest;
-use crate::oci::{self, image::Platform};
+use crate::oci::{self, Reference, image::Platform};
+use crate::remote::registry::Pushed;
 use crate::repo_path::RepoPath;
 
-use blobs::{Artifact, Stage};
+use blobs::{Artifact, Place, Stage};
 pub use plan::Part;
+pub use registry::{Target, digest_of};
 
 /// What form a package has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct Report {
     pub fetched: u64,
     /// Where it was written.
     pub path: Option<PathBuf>,
+    /// Where it was sent, and what that took.
+    pub pushed: Option<(Reference, Pushed)>,
 }
 
 /// A package that is ready to be written or sent, as far as that can be said without reading the weights again.
@@ -87,25 +94,38 @@ impl std::fmt::Debug for Package<'_> {
     }
 }
 
-/// Packs a version into a file or a directory that is not there yet.
-pub fn write(origin: &Origin<'_>, resolved: &Resolved, options: &Options, path: &Path) -> Result<Report> {
-    refuse_existing(path)?;
-    let parent = parent_of(path);
-    fsio::create_dir_all(parent, origin.durability())?;
-    let archive = options.format == Format::Tar || path.extension().is_some_and(|ending| ending == "tar");
-    let mut package = Package::prepare(origin, resolved, options, parent)?;
-    let (digest, bytes) = match options.format {
-        Format::Tar => package.write_tar(resolved, path)?,
-        _ => {
-            let place = if archive { blobs::Place::Anywhere } else { blobs::Place::Layout };
-            package.build(resolved, place)?;
-            match archive {
-                true => package.write_archive(path)?,
-                false => package.write_layout(path)?,
+/// Packs a version into a file or a directory that is not there yet, sends it to a registry, or both.
+pub fn pack(
+    origin: &Origin<'_>,
+    resolved: &Resolved,
+    options: &Options,
+    path: Option<&Path>,
+    target: Option<&Target>,
+) -> Result<Report> {
+    if options.format == Format::Tar && target.is_some() {
+        return Err(Error::usage("a registry takes no tar; choose --format modelpack or image"));
+    }
+    path.map_or(Ok(()), refuse_existing)?;
+    // What the registry cannot take is found out before the work.
+    let connection = target.map(|target| registry::connect(origin, resolved, target)).transpose()?;
+    let dir = path.map_or_else(|| registry::scratch(origin), |path| Ok(parent_of(path).to_path_buf()))?;
+    fsio::create_dir_all(&dir, origin.durability())?;
+    let mut package = Package::prepare(origin, resolved, options, &dir)?;
+    let (digest, bytes) = match path {
+        Some(path) if options.format == Format::Tar => package.write_tar(resolved, path)?,
+        path => {
+            let archive = path.is_none_or(|path| path.extension().is_some_and(|ending| ending == "tar"));
+            package.build(resolved, if archive { Place::Anywhere } else { Place::Layout })?;
+            match path {
+                Some(path) if archive => package.write_archive(path)?,
+                Some(path) => package.write_layout(path)?,
+                None => package.size(),
             }
         }
     };
-    Ok(package.report(digest, bytes, Some(path)))
+    let mut report = package.report(digest, bytes, path);
+    report.pushed = connection.map(|connection| package.push(&connection)).transpose()?;
+    Ok(report)
 }
 
 impl<'a> Package<'a> {
@@ -129,6 +149,7 @@ impl<'a> Package<'a> {
             files: self.plan.items.len() as u64,
             fetched: self.fetched,
             path: path.map(Path::to_path_buf),
+            pushed: None,
         }
     }
 
@@ -136,6 +157,12 @@ impl<'a> Package<'a> {
     fn tag(&self) -> Option<String> {
         self.plan.info.version.as_deref().map(oci::tag_of)
     }
+}
+
+/// Writes a small file that is not there yet.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    refuse_existing(path)?;
+    fsio::write_atomic(&parent_of(path).join(path.file_name().unwrap_or_default()), bytes, Durability::Full)
 }
 
 /// Nothing is ever replaced: what is at the path may be somebody else's.

@@ -32,11 +32,15 @@ impl Registry {
             }
             (Some(Challenge::Basic), _) => return Err(self.no_credentials()),
             (None, _) => {
-                return Err(Error::new(format!("{}: it asks for a way to log in that is not known", self.place)));
+                return Err(Error::new(format!(
+                    "{}: it asks for a way to log in that is not known",
+                    self.place
+                )));
             }
         };
-        let mut value = HeaderValue::from_str(&value)
-            .map_err(|_| Error::new(format!("{}: the credentials hold characters that cannot be sent", self.place)))?;
+        let mut value = HeaderValue::from_str(&value).map_err(|_| {
+            Error::new(format!("{}: the credentials hold characters that cannot be sent", self.place))
+        })?;
         value.set_sensitive(true);
         *self.authorization() = Some(value);
         Ok(())
@@ -70,7 +74,9 @@ impl Registry {
             let request = self.client.request(Method::POST, url);
             request.header(reqwest::header::CONTENT_TYPE, kind).body(form.finish())
         } else {
-            service.map(|service| url.query_pairs_mut().append_pair("service", service).finish().query().is_some());
+            service.map(|service| {
+                url.query_pairs_mut().append_pair("service", service).finish().query().is_some()
+            });
             for scope in scope {
                 url.query_pairs_mut().append_pair("scope", scope);
             }
@@ -84,15 +90,12 @@ impl Registry {
         let answer = request.timeout(std::time::Duration::from_secs(60)).send().await;
         let answer = answer.map_err(|error| {
             let error = error.without_url();
-            Error::new(format!("{}: its token server {} cannot be reached", self.place, shown())).caused_by(error)
+            Error::new(format!("{}: its token server {} cannot be reached", self.place, shown()))
+                .caused_by(error)
         })?;
         if !answer.status().is_success() {
             let status = answer.status();
-            let error = Error::new(format!(
-                "{}: its token server {} answers {status}",
-                self.place,
-                shown()
-            ));
+            let error = Error::new(format!("{}: its token server {} answers {status}", self.place, shown()));
             return Err(error.hint(format!("log in again: docker login {}", self.place.registry)));
         }
         #[derive(serde::Deserialize)]

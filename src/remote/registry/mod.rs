@@ -200,9 +200,9 @@ impl Registry {
     /// Where an answer points to. Plain http is followed only on a registry that is spoken to in plain http anyway.
     fn location(&self, answer: &Response, from: &Url) -> Result<Url> {
         let header = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let to = header.and_then(|text| from.join(text).ok()).ok_or_else(|| {
-            Error::new(format!("{}: its answer names no usable location", self.place))
-        })?;
+        let to = header
+            .and_then(|text| from.join(text).ok())
+            .ok_or_else(|| Error::new(format!("{}: its answer names no usable location", self.place)))?;
         let fits = to.scheme() == "https" || to.scheme() == "http" && self.access.plain_http;
         match fits && to.host().is_some() {
             true => Ok(to),

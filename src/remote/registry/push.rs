@@ -91,11 +91,7 @@ impl Registry {
         self.wait(async {
             match self.manifest(pinned, scope).await? {
                 Some(found) if found == digest => {
-                    return Ok(Pushed {
-                        up_to_date: true,
-                        present: blobs.len() as u64,
-                        ..Pushed::default()
-                    });
+                    return Ok(Pushed { up_to_date: true, present: blobs.len() as u64, ..Pushed::default() });
                 }
                 Some(found) if !force => {
                     return Err(Error::refused(format!(
@@ -278,7 +274,10 @@ impl Registry {
     async fn put_manifest(&self, manifest: &[u8], pinned: &Pinned, scope: &[String]) -> Result<()> {
         let url = self.url(&format!("manifests/{}", pinned_text(pinned)))?;
         let prepare = |request: reqwest::RequestBuilder| {
-            request.header(CONTENT_TYPE, MANIFEST).header(CONTENT_LENGTH, manifest.len()).body(manifest.to_vec())
+            request
+                .header(CONTENT_TYPE, MANIFEST)
+                .header(CONTENT_LENGTH, manifest.len())
+                .body(manifest.to_vec())
         };
         let answer = self.ask(Method::PUT, &url, scope, prepare).await?;
         match answer.status() {
