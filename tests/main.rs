@@ -15,6 +15,8 @@ mod hostile_stores;
 mod lineage;
 mod lineage_run;
 mod order;
+mod package;
+mod package_registry;
 mod real_model;
 mod release;
 mod remote_commands;

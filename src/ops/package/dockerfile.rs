@@ -38,8 +38,11 @@ pub fn dockerfile(resolved: &Resolved, model: &Model, base: Option<&str>) -> Res
     }
     match base {
         Some(base) => {
-            let shown = Reference::parse(base)?;
-            let _ = writeln!(text, "ARG BASE={}", shown.image());
+            let plain = |c: char| c.is_ascii_alphanumeric() || "./:@_-".contains(c);
+            if base.is_empty() || !base.chars().all(plain) {
+                return Err(Error::usage(format!("{}: not the name of an image", human::escape(base))));
+            }
+            let _ = writeln!(text, "ARG BASE={base}");
         }
         None => {
             let _ = writeln!(
