@@ -86,7 +86,7 @@ fn a_tag_is_not_moved_by_accident() {
     repo.model(["package", "churn@1.0.0", "--push", "oci://h/x", "--mount", "../up"]).fails(2, "not a place");
     repo.model(["package", "churn@1.0.0", "--push", "oci://me:secret@host/x"])
         .never_says("secret")
-        .fails_usage();
+        .fails(2, "user or password");
 }
 
 #[test]

@@ -49,8 +49,9 @@ pub(crate) struct PackageArgs {
     ///
     /// Credentials are those of docker, podman or skopeo login. What the registry has is not sent again. A tag that stands for
     /// something else is not moved without --force.
-    #[arg(long, value_name = "PLACE", value_parser = place)]
-    push: Option<Reference>,
+    // Parsed later: the parser of arguments would print what may hold a password.
+    #[arg(long, value_name = "PLACE")]
+    push: Option<String>,
     /// Take blobs from this repository of the same registry, where it can do that; may be given several times
     #[arg(long, value_name = "REPOSITORY", requires = "push")]
     mount: Vec<String>,
@@ -88,8 +89,8 @@ struct DockerfileArgs {
     #[arg(long, value_enum, value_name = "WAY", conflicts_with = "push")]
     dockerfile: Option<Way>,
     /// The image with the model, for --dockerfile embed; a tag is resolved to its digest
-    #[arg(long, value_name = "PLACE", value_parser = place, requires = "dockerfile")]
-    image: Option<Reference>,
+    #[arg(long, value_name = "PLACE", requires = "dockerfile")]
+    image: Option<String>,
     /// The image that the service runs on
     #[arg(long, value_name = "IMAGE", requires = "dockerfile")]
     base: Option<String>,
@@ -138,10 +139,6 @@ fn directory(text: &str) -> Result<RepoPath, String> {
     RepoPath::new(text.trim_end_matches('/')).map_err(|error| error.one_line())
 }
 
-fn place(text: &str) -> Result<Reference, String> {
-    Reference::parse(text).map_err(|error| error.one_line())
-}
-
 /// Bits or bytes a second, as bytes.
 fn bandwidth(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
@@ -187,10 +184,11 @@ impl PackageArgs {
 
     fn target(&self) -> Result<Option<Target>> {
         let Some(place) = &self.push else { return Ok(None) };
+        let place = Reference::parse(place)?;
         for repository in &self.mount {
             Reference::parse(&format!("{}/{repository}", place.registry))?;
         }
-        Ok(Some(Target { place: place.clone(), mount_from: self.mount.clone(), force: self.force }))
+        Ok(Some(Target { place, mount_from: self.mount.clone(), force: self.force }))
     }
 }
 
@@ -283,7 +281,7 @@ fn write_dockerfile(
     resolved: &Resolved,
 ) -> Result<()> {
     let model = match (way, &args.dockerfile.image) {
-        (Way::Embed, Some(image)) => Model::Embed(package::digest_of(origin, image)?),
+        (Way::Embed, Some(image)) => Model::Embed(package::digest_of(origin, &Reference::parse(image)?)?),
         (Way::Embed, None) => {
             return Err(Error::usage("name the image with the model: --image oci://…")
                 .hint("git model package REF --format image --push oci://… makes one"));
