@@ -10,7 +10,7 @@ use crate::support::models::{DECLARED, WEIGHTS, churn, record};
 use crate::support::{Output, Repo, Sandbox, noise, run, sha256};
 
 /// A released model with an executable, an empty file, a directory artifact and a name of more than 100 bytes.
-pub fn released(sandbox: &Sandbox) -> Repo {
+pub(crate) fn released(sandbox: &Sandbox) -> Repo {
     sandbox.at("").git(["init", "-q", "--bare", "remote.git"]).ok();
     sandbox.at("remote.git").git(["config", "uploadpack.allowFilter", "true"]).ok();
     let repo = churn(sandbox.repo("repo"));
