@@ -8,7 +8,7 @@
 //! - floor 2: [`git`], [`cache`], [`worktree`], [`remote`], [`config`], [`execution`]: each owns one outside world
 //! - floor 1: values and formats. Storage: [`mod@pointer`], [`tree`], [`repo_config`], [`remote_url`], [`listing`]. Models:
 //!   [`model_yaml`], [`lineage`], [`model_info`], [`release`], [`attest`]. What they are made of: [`codec`], [`values`], [`lockfile`],
-//!   [`json_schema`], [`yaml`]
+//!   [`json_schema`], [`yaml`]. As artifacts of registries: [`oci`]
 //! - floor 0: [`error`], [`id`], [`repo_path`], [`progress`], [`fsio`], [`human`], [`secrets`]: ground
 
 pub mod attest;
@@ -30,6 +30,7 @@ pub mod lockfile;
 pub mod manifests;
 pub mod model_info;
 pub mod model_yaml;
+pub mod oci;
 pub mod ops;
 pub mod pointer;
 pub mod progress;

@@ -23,6 +23,7 @@ const FLOORS: [&[&str]; 5] = [
         "gates",
         "manifests",
         "attest",
+        "oci",
     ],
     &["git", "cache", "worktree", "remote", "config", "execution"],
     &["ops"],

@@ -21,6 +21,8 @@ mod lineage_files;
 mod lineage_run;
 mod lineage_weights;
 mod order;
+mod package;
+mod package_registry;
 mod real_model;
 mod release;
 mod release_ci;

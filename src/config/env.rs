@@ -18,6 +18,10 @@ pub const GCS_ENDPOINT: &str = "STORAGE_EMULATOR_HOST";
 pub const AZURE_ENDPOINT: &str = "AZURE_STORAGE_SERVICE_ENDPOINT";
 /// Account, key and endpoint of Azure Blob Storage in one.
 pub const AZURE_CONNECTION: &str = "AZURE_STORAGE_CONNECTION_STRING";
+/// The file of registry credentials, instead of Podman's and Docker's own.
+pub const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// Docker's directory of settings.
+pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Credentials, and where to get them. What `aws-config` reads besides is in `docs/configuration.md`.
 const CREDENTIALS: [&str; 23] = [
     "AWS_ACCESS_KEY_ID",

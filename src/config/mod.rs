@@ -3,6 +3,7 @@
 //! Nothing here ever comes from a committed file.
 
 pub mod env;
+pub mod registries;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::fsio::Durability;
 use crate::human;
+use crate::oci::Reference;
 use crate::remote_url::RemoteUrl;
 
 /// How files come from the cache into the worktree: `model.link`.
@@ -68,6 +70,8 @@ pub struct Settings {
     /// Whether `GIT_MODEL_HOOKS` lets hooks work.
     pub hooks: bool,
     remotes: BTreeMap<String, RemoteSettings>,
+    /// `model.registry.<host>.allowHttp`: whether that registry is spoken to in plain http.
+    plain_registries: BTreeMap<String, bool>,
 }
 
 impl Settings {
@@ -85,6 +89,7 @@ impl Settings {
             trusted: Vec::new(),
             hooks: env::first(&[env::HOOKS]).as_deref() != Some("off"),
             remotes: BTreeMap::new(),
+            plain_registries: BTreeMap::new(),
         };
         for (key, value) in entries {
             settings.set(key, value)?;
@@ -116,6 +121,11 @@ impl Settings {
         self.remotes.iter().filter(|(_, remote)| remote.url.is_some()).map(|(name, _)| name.as_str())
     }
 
+    /// Whether a registry is spoken to in plain http: the user said so, or it is on this machine and nothing else was said.
+    pub fn allows_http(&self, place: &Reference) -> bool {
+        self.plain_registries.get(&place.registry).copied().unwrap_or_else(|| place.is_loopback())
+    }
+
     /// Whether the user approved this URL.
     pub fn trusts(&self, url: &RemoteUrl) -> bool {
         self.trusted.contains(&url.to_string())
@@ -127,6 +137,10 @@ impl Settings {
             name.strip_prefix("remote.").and_then(|rest| rest.rsplit_once('.'))
         {
             return self.set_remote(remote, key_of_remote, key, value);
+        }
+        if let Some(host) = name.strip_prefix("registry.").and_then(|rest| rest.strip_suffix(".allowhttp")) {
+            self.plain_registries.insert(host.to_owned(), boolean(key, value)?);
+            return Ok(());
         }
         match name {
             "fsync" => {

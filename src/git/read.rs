@@ -197,10 +197,20 @@ impl Git {
     /// Commits that changed the file at `path`, on any line of the history, each before its parents and one line after the
     /// other; and the merges that join them.
     pub fn file_history(&self, start: &Oid, path: &RepoPath) -> Result<Vec<Commit>> {
-        let args =
-            ["-c", "log.follow=false", "log", "--no-show-signature", "--simplify-merges", "--topo-order"];
+        self.commits(&["--simplify-merges", "--topo-order"], start, std::slice::from_ref(path))
+    }
+
+    /// Commits that changed something at or below one of these paths, newest first.
+    pub fn history_of(&self, start: &Oid, paths: &[RepoPath], most: Option<usize>) -> Result<Vec<Commit>> {
+        let most = most.map(|most| format!("--max-count={most}"));
+        self.commits(most.as_slice(), start, paths)
+    }
+
+    fn commits<S: AsRef<str>>(&self, how: &[S], start: &Oid, paths: &[RepoPath]) -> Result<Vec<Commit>> {
+        let args = ["-c", "log.follow=false", "log", "--no-show-signature"];
         let format = ["--format=%H %ct%x09%P%x09%s", start.as_str(), "--"];
-        let listed = self.git(args).args(format).paths(std::slice::from_ref(path)).output()?;
+        let log = self.git(args).args(how.iter().map(AsRef::as_ref)).args(format).paths(paths);
+        let listed = log.output()?;
         let commit = |line: &str| {
             let mut fields = line.splitn(3, '\t');
             let (id, time) = fields.next()?.split_once(' ')?;

@@ -35,6 +35,8 @@ const PART: &str = ".git-model-part";
 const PIECES: &str = ".git-model-pieces";
 /// Files fetched by URL at once.
 const LINKS_AT_ONCE: usize = 16;
+/// Files of git that are larger come from the store, in pieces.
+const MAX_OF_GIT: u64 = 16 * 1024 * 1024;
 
 /// What to write.
 #[derive(Clone, Debug, Default)]
@@ -80,28 +82,28 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    fn progress(&self) -> &dyn Progress {
+    pub(super) fn progress(&self) -> &dyn Progress {
         match self {
             Origin::Store(ctx) => ctx.progress.as_ref(),
             Origin::Lock { progress, .. } => *progress,
         }
     }
 
-    fn interrupt(&self) -> &Interrupt {
+    pub(super) fn interrupt(&self) -> &Interrupt {
         match self {
             Origin::Store(ctx) => &ctx.interrupt,
             Origin::Lock { interrupt, .. } => interrupt,
         }
     }
 
-    fn durability(&self) -> Durability {
+    pub(super) fn durability(&self) -> Durability {
         match self {
             Origin::Store(ctx) => ctx.settings.durability,
             Origin::Lock { .. } => Durability::Full,
         }
     }
 
-    fn cache(&self) -> Option<&Cache> {
+    pub(super) fn cache(&self) -> Option<&Cache> {
         match self {
             Origin::Store(ctx) => Some(&ctx.cache),
             Origin::Lock { .. } => None,
@@ -111,12 +113,33 @@ impl Origin<'_> {
 
 /// One file to write.
 #[derive(Clone, Debug)]
-struct Wanted {
-    path: RepoPath,
-    digest: Digest,
-    size: u64,
-    executable: bool,
-    presigned: Option<String>,
+pub(super) struct Wanted {
+    /// Where, below the directory.
+    pub(super) path: RepoPath,
+    /// The repository path that it has in the version.
+    pub(super) source: RepoPath,
+    /// Its content.
+    pub(super) digest: Digest,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Whether its owner may execute it.
+    pub(super) executable: bool,
+    /// A URL that anybody can use for a while.
+    pub(super) presigned: Option<String>,
+}
+
+impl Wanted {
+    /// A file of the bundle, at its own path.
+    pub(super) fn of(file: &FileInfo) -> Wanted {
+        Wanted {
+            path: file.path.clone(),
+            source: file.path.clone(),
+            digest: file.sha256,
+            size: file.size,
+            executable: file.executable,
+            presigned: file.presigned_url.clone(),
+        }
+    }
 }
 
 /// Writes a resolved version into a directory.
@@ -161,9 +184,7 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
         |file: &&FileInfo| options.only.is_empty() || options.only.iter().any(|role| role.key() == file.role);
     let mut files: BTreeMap<RepoPath, Wanted> = BTreeMap::new();
     for file in resolved.files.iter().filter(role_wanted) {
-        let presigned = file.presigned_url.clone();
-        let (path, digest, size, executable) = (file.path.clone(), file.sha256, file.size, file.executable);
-        files.insert(path.clone(), Wanted { path, digest, size, executable, presigned });
+        files.insert(file.path.clone(), Wanted::of(file));
     }
     if options.data {
         let Origin::Store(ctx) = origin else {
@@ -184,8 +205,14 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
 fn data_files(ctx: &Ctx, commit: &Oid, data: &Data) -> Result<Vec<Wanted>> {
     let Some(path) = &data.path else { return Ok(Vec::new()) };
     let shown = || format!("data `{}`", human::escape(&data.name));
-    let one =
-        |path: RepoPath, digest, size, executable| Wanted { path, digest, size, executable, presigned: None };
+    let one = |path: RepoPath, digest, size, executable| Wanted {
+        source: path.clone(),
+        path,
+        digest,
+        size,
+        executable,
+        presigned: None,
+    };
     let Some(bytes) = ctx.git.blob_at(commit, path.pointer().as_str(), pointer::MAX_BYTES)? else {
         return Err(Error::new(format!("{}: {path} is a file in git, not an artifact", shown()))
             .hint("get it with git; --with data is for artifacts"));
@@ -215,8 +242,9 @@ fn already(stage: &Path, wanted: &[Wanted]) -> u64 {
     wanted.iter().map(size).fold(0, u64::saturating_add)
 }
 
-/// Makes every file in the staging directory; returns how many bytes had to be fetched.
-fn fill(origin: &Origin<'_>, resolved: &Resolved, stage: &Path, wanted: &[Wanted]) -> Result<u64> {
+/// Makes every file in the staging directory, from the cache, from git, or from the store; returns how many bytes had to be
+/// fetched.
+pub(super) fn fill(origin: &Origin<'_>, resolved: &Resolved, stage: &Path, wanted: &[Wanted]) -> Result<u64> {
     let durability = origin.durability();
     let interrupt = origin.interrupt();
     for file in wanted {
@@ -236,6 +264,13 @@ fn fill(origin: &Origin<'_>, resolved: &Resolved, stage: &Path, wanted: &[Wanted
         Ok(())
     })?;
     let mut missing = missing.into_inner().expect("no thread panicked");
+    let mut left = Vec::new();
+    for file in missing {
+        if !from_git(origin, resolved, file, &stage.join(file.path.as_path()))? {
+            left.push(file);
+        }
+    }
+    missing = left;
     missing.sort_by(|a, b| a.path.cmp(&b.path));
     let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
     let step = origin.progress().step("fetching", missing.len() as u64, bytes);
@@ -285,6 +320,22 @@ fn from_cache(
     Ok(true)
 }
 
+/// Takes a file that git has. A mirror has none of them, and would ask for each.
+fn from_git(origin: &Origin<'_>, resolved: &Resolved, file: &Wanted, target: &Path) -> Result<bool> {
+    let Origin::Store(ctx) = origin else { return Ok(false) };
+    if ctx.git.is_bare() || file.size > MAX_OF_GIT {
+        return Ok(false);
+    }
+    let commit = ctx.git.parse_id(&resolved.commit)?;
+    // Whatever is wrong there, the store has the right bytes.
+    let bytes = ctx.git.blob_at(&commit, file.source.as_str(), file.size).ok().flatten();
+    let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == file.digest) else { return Ok(false) };
+    let mut arriving = Box::new(Arriving::new(file, target, origin.durability())?);
+    arriving.write(&bytes)?;
+    arriving.finish()?;
+    Ok(true)
+}
+
 fn fetch_linked(
     files: &[&Wanted],
     stage: &Path,
@@ -296,7 +347,7 @@ fn fetch_linked(
         return Ok(());
     }
     let link = |file: &&Wanted| Link {
-        path: file.path.to_string(),
+        path: file.source.to_string(),
         url: file.presigned.clone().unwrap_or_default(),
     };
     let links: Vec<Link> = files.iter().map(link).collect();
@@ -316,25 +367,16 @@ fn fetch_stored(
     if files.is_empty() {
         return Ok(());
     }
-    let remote = match origin {
-        Origin::Store(ctx) => {
-            let commit = ctx.git.parse_id(&resolved.commit)?;
-            let found = remotes::find(ctx, None, Some(&commit))?;
-            remotes::open(ctx, &found, Purpose::Fetch)?
-        }
-        Origin::Lock { open, .. } => {
-            let store =
-                resolved.store.as_deref().ok_or_else(|| Error::new("the lock file names no store"))?;
-            open(store)?
-        }
-    };
+    let remote = open_store(origin, resolved).map_err(|error| {
+        error.about(format!("{}: its content is not here", human::escape(files[0].source.as_str())))
+    })?;
     // Objects of several paths are fetched once each and copied.
     let mut places: BTreeMap<Digest, Vec<&Wanted>> = BTreeMap::new();
     for file in files {
         places.entry(file.digest).or_default().push(file);
     }
     let download = |(digest, of): (&Digest, &Vec<&Wanted>)| Download {
-        path: of[0].path.to_string(),
+        path: of[0].source.to_string(),
         digest: *digest,
         size: of[0].size,
         exact: true,
@@ -362,6 +404,20 @@ fn fetch_stored(
         }
     }
     Ok(())
+}
+
+fn open_store(origin: &Origin<'_>, resolved: &Resolved) -> Result<Remote> {
+    match origin {
+        Origin::Store(ctx) => {
+            let commit = ctx.git.parse_id(&resolved.commit)?;
+            let found = remotes::find(ctx, None, Some(&commit))?;
+            remotes::open(ctx, &found, Purpose::Fetch)
+        }
+        Origin::Lock { open, .. } => {
+            let store = resolved.store.as_deref();
+            open(store.ok_or_else(|| Error::new("the lock file names no store"))?)
+        }
+    }
 }
 
 /// A file on its way to its place in the staging directory.
@@ -601,6 +657,7 @@ impl Place<'_> {
         let path = self.dir.join(old.path.as_path());
         let file = Wanted {
             path: old.path.clone(),
+            source: old.path.clone(),
             digest: old.sha256,
             size: old.size,
             executable: old.executable,

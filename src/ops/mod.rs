@@ -27,6 +27,7 @@ pub mod mv;
 pub mod new;
 mod observation;
 mod observe;
+pub mod package;
 mod policy;
 pub mod protect;
 pub mod push;

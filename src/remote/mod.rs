@@ -9,6 +9,7 @@ mod explain;
 mod layout;
 mod links;
 mod outside;
+pub mod registry;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};

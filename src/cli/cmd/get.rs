@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::human;
 use crate::model_yaml::Role;
 use crate::ops::get::{self, Origin, Report};
-use crate::ops::resolve::{self, Options};
+use crate::ops::resolve::{self, Options, Resolved};
 use crate::ops::{Ctx, remotes};
 
 /// Write the files of a release into a directory, verified, with model-info.json beside them
@@ -62,10 +62,6 @@ impl GetArgs {
         }
     }
 
-    fn resolve_options(&self) -> Options {
-        Options { reference: self.reference.clone().unwrap_or_default(), ..Options::default() }
-    }
-
     /// Whether no repository is needed around: with a URL, or with a lock file alone.
     pub(super) fn needs_no_clone(&self) -> bool {
         self.source.repo.is_some() || self.reference.is_none()
@@ -73,35 +69,60 @@ impl GetArgs {
 }
 
 pub(super) fn run_without_clone(ui: &Ui, global: &Global, args: &GetArgs) -> Result<()> {
-    if let Some(url) = &args.source.repo {
-        if args.reference.is_none() {
-            return Err(Error::usage("--repo needs a release or a stage to look for"));
-        }
-        let (resolved, ctx) = at_url(ui, global, url, &args.resolve_options())?;
-        check_lock(ui, args, &resolved)?;
-        return finish(ui, args, &get::get(&Origin::Store(&ctx), &resolved, &args.options())?);
+    without_clone(ui, global, &args.source, args.reference.as_deref(), |origin, resolved| {
+        finish(ui, args, &get::get(origin, resolved, &args.options())?)
+    })
+}
+
+pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &GetArgs) -> Result<()> {
+    inside(ui, ctx, &args.source, args.reference.as_deref().unwrap_or_default(), |origin, resolved| {
+        finish(ui, args, &get::get(origin, resolved, &args.options())?)
+    })
+}
+
+/// Does `work` with a version of a repository at a URL, or with what a lock file says.
+pub(super) fn without_clone(
+    ui: &Ui,
+    global: &Global,
+    source: &Source,
+    reference: Option<&str>,
+    work: impl FnOnce(&Origin<'_>, &Resolved) -> Result<()>,
+) -> Result<()> {
+    if let Some(url) = &source.repo {
+        let reference =
+            reference.ok_or_else(|| Error::usage("--repo needs a release or a stage to look for"))?;
+        let options = Options { reference: reference.to_owned(), ..Options::default() };
+        let (resolved, ctx) = at_url(ui, global, url, &options)?;
+        check_lock(ui, source, &resolved)?;
+        return work(&Origin::Store(&ctx), &resolved);
     }
-    let path = args
-        .source
+    let path = source
         .locked
         .as_deref()
         .ok_or_else(|| Error::usage("name a release, or a lock file with --locked"))?;
     let resolved = read_lock(path)?;
     let (progress, interrupt) = crate::cli::progress_and_interrupt(ui)?;
     let open = |url: &str| remotes::open_stated(url, global.traffic(), interrupt.clone());
-    let origin = Origin::Lock { open: &open, progress: progress.as_ref(), interrupt: &interrupt };
-    finish(ui, args, &get::get(&origin, &resolved, &args.options())?)
+    work(&Origin::Lock { open: &open, progress: progress.as_ref(), interrupt: &interrupt }, &resolved)
 }
 
-pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &GetArgs) -> Result<()> {
-    let resolved = resolve::resolve(ctx, &args.resolve_options())?;
-    check_lock(ui, args, &resolved)?;
-    finish(ui, args, &get::get(&Origin::Store(ctx), &resolved, &args.options())?)
+/// Does `work` with a version of this clone.
+pub(super) fn inside(
+    ui: &Ui,
+    ctx: &Ctx,
+    source: &Source,
+    reference: &str,
+    work: impl FnOnce(&Origin<'_>, &Resolved) -> Result<()>,
+) -> Result<()> {
+    let options = Options { reference: reference.to_owned(), ..Options::default() };
+    let resolved = resolve::resolve(ctx, &options)?;
+    check_lock(ui, source, &resolved)?;
+    work(&Origin::Store(ctx), &resolved)
 }
 
-fn check_lock(ui: &Ui, args: &GetArgs, resolved: &resolve::Resolved) -> Result<()> {
+fn check_lock(ui: &Ui, source: &Source, resolved: &Resolved) -> Result<()> {
     resolved.warnings.iter().for_each(|warning| ui.warn(warning));
-    match &args.source.locked {
+    match &source.locked {
         Some(path) => require_same(&read_lock(path)?, resolved, path),
         None => Ok(()),
     }

@@ -20,6 +20,7 @@ mod man;
 mod merge_driver;
 mod mv;
 mod new;
+mod package;
 mod protect;
 mod pull;
 mod push;
@@ -91,6 +92,7 @@ pub(super) enum Inside {
     Sign(sign::SignArgs),
     Sbom(statement::SbomArgs),
     Provenance(statement::ProvenanceArgs),
+    Package(package::PackageArgs),
     Hook(hook::HookArgs),
 }
 
@@ -127,6 +129,9 @@ impl Inside {
             Inside::Sbom(args) => statement::sbom_anywhere(ui, global, args),
             Inside::Provenance(args) => statement::provenance_anywhere(ui, global, args),
             Inside::Verify(args) => verify::run_anywhere(ui, global, args),
+            Inside::Package(args) if args.needs_no_clone() => {
+                Some(package::run_without_clone(ui, global, args))
+            }
             Inside::Info(args) => args.directory().map(|dir| info::run_directory(ui, args, &dir)),
             _ => None,
         }
@@ -168,6 +173,7 @@ impl Inside {
             Inside::Sign(args) => sign::run(ui, ctx, args),
             Inside::Sbom(args) => statement::sbom(ui, ctx, args),
             Inside::Provenance(args) => statement::provenance(ui, ctx, args),
+            Inside::Package(args) => package::run(ui, ctx, args),
             Inside::Hook(args) => hook::run(ui, ctx, args),
         }
     }
