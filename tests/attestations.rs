@@ -1,9 +1,11 @@
 //! Signatures, bills of materials and provenance, each read by the tool or library of its format's own project.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::support::models::{LINEAGE, WEIGHTS, churn, declare, lineage, record, train};
-use crate::support::{Output, Repo, Sandbox, data, prepared, run};
+use crate::support::{Output, Repo, Sandbox, prepared, published, run};
 
 const CURVES: [&str; 3] = ["prime256v1", "secp384r1", "secp521r1"];
 
@@ -36,7 +38,9 @@ fn tool(repo: &Repo, verb: &str, dir: &str, key: &str) -> Output {
 /// A document read by the library of its format.
 fn second_reader(repo: &Repo, kind: &str, file: &str) -> String {
     let mut command = repo.command(prepared("attest-1.1.1").join("bin/python3"));
-    command.arg(data("attest/second_readers.py")).args([kind, file]);
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/second_readers.py"))
+        .args([kind, file]);
     run(command).ok()
 }
 
@@ -169,7 +173,8 @@ fn the_specification_s_test_vectors() {
         ("invalid-missing-verification-material", "missing field `verificationMaterial`"),
         ("invalid-wrong-predicate", "its predicate type is https://example.com/wrong-predicate/v1.0"),
     ] {
-        let bundle = data("oms").join(format!("{name}.bundle.json"));
+        let Some(vectors) = published("published_vectors_are_read", "oms") else { break };
+        let bundle = vectors.join(format!("{name}.bundle.json"));
         let bundle = bundle.to_str().unwrap();
         repo.model(["verify", "--signature", ".", "--public-key", "../key.pub", "--bundle", bundle])
             .fails(3, said);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::docker_registry::{DockerRegistry, skopeo};
 use crate::support::models::{DECLARED, WEIGHTS, churn, record};
-use crate::support::{Output, Repo, Sandbox, noise, run, sha256};
+use crate::support::{Output, Repo, Sandbox, noise, published, run, sha256};
 
 /// A released model with an executable, an empty file, a directory artifact and a name of more than 100 bytes.
 pub(crate) fn released(sandbox: &Sandbox) -> Repo {
@@ -147,7 +147,9 @@ fn a_modelpack_is_the_files_as_they_are() {
     let config = document(&layout, &manifest["config"]["digest"]);
     let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
     assert_eq!(config["modelfs"]["diffIds"].as_array().unwrap().iter().collect::<Vec<_>>(), digests);
-    let schema: Value = serde_json::from_str(include_str!("data/modelpack-config.schema.json")).unwrap();
+    let test = "a_modelpack_has_the_files_as_layers";
+    let Some(schema) = published(test, "schemas/modelpack-config.schema.json") else { return };
+    let schema: Value = serde_json::from_slice(&std::fs::read(schema).unwrap()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     assert!(validator.is_valid(&config), "{config}");
     let mut other = config.clone();

@@ -267,7 +267,7 @@ fn a_registry_that_lies_is_noticed() {
                 reply(stream, "201 Created", "", "");
             }
             "HEAD" => {
-                drop(std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"))
+                drop(std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
             }
             _ => reply(stream, "202 Accepted", "location: /upload\r\n", ""),
         }

@@ -102,7 +102,7 @@ fn judge(repo: &Repo, clone: &Repo, done: &[Value]) {
     let resolved = repo.model(["resolve", "churn#staging", "--json"]);
     match before.as_str() {
         Some(version) => {
-            assert_eq!(serde_json::from_str::<Value>(&resolved.ok()).unwrap()["version"], version)
+            assert_eq!(serde_json::from_str::<Value>(&resolved.ok()).unwrap()["version"], version);
         }
         None => drop(resolved.fails(3, "nothing is in this stage")),
     }

@@ -100,11 +100,11 @@ impl World {
 
     /// What everybody finds in a stage.
     #[track_caller]
-    fn sees(&self, stage: &str, version: &str, canary: Value) {
+    fn sees(&self, stage: &str, version: &str, canary: &Value) {
         let (model, _) = stage.split_once('#').unwrap();
         let resolved = self.all(stage);
         assert_eq!((&resolved[1]["model"], &resolved[1]["version"]), (&model.into(), &version.into()));
-        assert_eq!(resolved[2]["stage"]["canary"], canary, "{stage}");
+        assert_eq!(&resolved[2]["stage"]["canary"], canary, "{stage}");
         self.tags();
     }
 
@@ -141,7 +141,7 @@ fn two_models_from_the_first_release_to_the_end() {
     on("2026-03-02T10:00", &["promote", "churn@1.0.0", "staging"]).ok();
     on("2026-03-03T10:00", &["promote", "churn@1.0.0", "canary"]).ok();
     on("2026-03-04T10:00", &["promote", "churn@1.0.0", "prod", "--reason", "launch"]).ok();
-    world.sees("churn#prod", "1.0.0", Value::Null);
+    world.sees("churn#prod", "1.0.0", &Value::Null);
     world.sees_nothing_in("team/ranker#prod");
 
     // April: a candidate becomes final, goes through a canary, and replaces the first.
@@ -151,19 +151,19 @@ fn two_models_from_the_first_release_to_the_end() {
     on("2026-04-02T10:00", &["promote", "churn@1.1.0", "staging"]).ok();
     on("2026-04-03T10:00", &["promote", "churn@1.1.0", "canary"]).ok();
     on("2026-04-04T10:00", &["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
-    world.sees("churn#prod", "1.0.0", json!({"version": "1.1.0", "traffic": 10}));
+    world.sees("churn#prod", "1.0.0", &json!({"version": "1.1.0", "traffic": 10}));
     on("2026-04-05T10:00", &["outcome", "churn", "prod", "ok", "--actor", "argo"]).ok();
     on("2026-04-06T10:00", &["promote", "churn@1.1.0", "prod", "--traffic", "50"]).ok();
-    world.sees("churn#prod", "1.0.0", json!({"version": "1.1.0", "traffic": 50}));
+    world.sees("churn#prod", "1.0.0", &json!({"version": "1.1.0", "traffic": 50}));
     on("2026-04-07T10:00", &["promote", "churn@1.1.0", "prod"]).ok();
-    world.sees("churn#prod", "1.1.0", Value::Null);
+    world.sees("churn#prod", "1.1.0", &Value::Null);
 
     // Meanwhile the other model moves on by itself.
     world.rank(6.0, "2026-04-10T10:00", "0.2.0");
     on("2026-04-11T10:00", &["promote", "team/ranker@latest", "staging"]).ok();
-    world.sees("team/ranker#staging", "0.2.0", Value::Null);
+    world.sees("team/ranker#staging", "0.2.0", &Value::Null);
     world.rank(7.0, "2026-04-12T10:00", "0.2.1");
-    world.sees("team/ranker#staging", "0.2.0", Value::Null);
+    world.sees("team/ranker#staging", "0.2.0", &Value::Null);
 
     // May: a version that drops too far is refused; the next one is good on paper, and bad in production.
     train(ada, 3.0);
@@ -178,14 +178,14 @@ fn two_models_from_the_first_release_to_the_end() {
     for (day, stage) in [("2026-05-02", "staging"), ("2026-05-02", "canary"), ("2026-05-03", "prod")] {
         on(&format!("{day}T12:00"), &["promote", "churn@1.3.0", stage, "--reason", "spring"]).ok();
     }
-    world.sees("churn#prod", "1.3.0", Value::Null);
+    world.sees("churn#prod", "1.3.0", &Value::Null);
     on("2026-05-03T20:00", &["outcome", "churn", "prod", "aborted", "--actor", "argo", "--reason", "p95"])
         .ok();
     on("2026-05-03T22:00", &["rollback", "churn", "prod", "--reason", "p95 doubled"]).ok();
-    world.sees("churn#prod", "1.1.0", Value::Null);
+    world.sees("churn#prod", "1.1.0", &Value::Null);
     // What is bad there is not where the next way back leads.
     on("2026-05-04T10:00", &["rollback", "churn", "prod"]).ok();
-    world.sees("churn#prod", "1.0.0", Value::Null);
+    world.sees("churn#prod", "1.0.0", &Value::Null);
     on("2026-05-04T11:00", &["rollback", "churn", "prod"]).fails(3, "no version before was good");
 
     // June: the other model is retired, after its own last version.
@@ -196,7 +196,7 @@ fn two_models_from_the_first_release_to_the_end() {
     on("2026-06-02T10:00", &["promote", "team/ranker@1", "staging"]).ok();
     on("2026-06-03T10:00", &["retire", "team/ranker", "staging", "--reason", "end of life"]).ok();
     world.sees_nothing_in("team/ranker#staging");
-    world.sees("churn#prod", "1.0.0", Value::Null);
+    world.sees("churn#prod", "1.0.0", &Value::Null);
     history_tells_it_all(&world);
     a_fresh_clone_gets_the_bytes(&world);
 }

@@ -312,9 +312,16 @@ pub fn skip(test: &str, reason: &str) {
     }
 }
 
-/// A file that is committed below `tests/data`.
-pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+/// A file of the folder `shared/data` beside the checkout (`GIT_MODEL_PUBLISHED` names another place): schemas and test vectors
+/// as their projects publish them. Without it, a test does what it can without, and says so.
+pub fn published(test: &str, name: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let path = std::env::var_os("GIT_MODEL_PUBLISHED").map_or_else(beside, PathBuf::from).join(name);
+    if !path.exists() {
+        skip(test, "the folder of published schemas and test vectors is not there");
+        return None;
+    }
+    Some(path)
 }
 
 /// Something that `tests/setup` put into the cache outside the checkout.

@@ -51,7 +51,7 @@ use crate::ops::Ctx;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Works in a repository.
-    Inside(Inside),
+    Inside(Box<Inside>),
     /// Works anywhere.
     Outside(Outside),
 }
@@ -213,7 +213,7 @@ impl FromArgMatches for Command {
             Some(name) if Outside::has_subcommand(name) => {
                 Outside::from_arg_matches(matches).map(Command::Outside)
             }
-            _ => Inside::from_arg_matches(matches).map(Command::Inside),
+            _ => Inside::from_arg_matches(matches).map(|inside| Command::Inside(Box::new(inside))),
         }
     }
 

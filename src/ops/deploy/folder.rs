@@ -230,7 +230,7 @@ pub(super) fn changes(dir: &Path, record: &Record) -> Result<Vec<(String, &'stat
         match read(&dir.join(name))? {
             None => changes.push((name.clone(), "is missing")),
             Some(bytes) if Digest::of(&bytes) != *digest => {
-                changes.push((name.clone(), "was changed by hand"))
+                changes.push((name.clone(), "was changed by hand"));
             }
             Some(_) => {}
         }
