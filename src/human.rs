@@ -37,11 +37,13 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// How much moved in which time: `1.00 GiB in 8.1 s, 126 MiB/s`.
+/// How much moved in which time: `1.00 GiB in 8.1 s, 126 MiB/s`. Of what took no second, the rate says nothing.
 pub fn moved(count: u64, time: std::time::Duration) -> String {
     let seconds = time.as_secs_f64();
-    let rate = bytes((count as f64 / seconds.max(0.001)) as u64);
-    format!("{} in {seconds:.1} s, {rate}/s", bytes(count))
+    if seconds < 1. {
+        return bytes(count);
+    }
+    format!("{} in {seconds:.1} s, {}/s", bytes(count), bytes((count as f64 / seconds) as u64))
 }
 
 /// `1 file`, `2 files`, `1,204 files`.

@@ -142,7 +142,7 @@ fn lock_map(rollout: &Rollout<'_>, workload: &Workload, name: &str, lock: &str) 
 
 impl Workload {
     /// The version, or the digest of what is none.
-    fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         self.info.version.as_deref().unwrap_or_default()
     }
 

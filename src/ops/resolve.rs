@@ -222,6 +222,12 @@ pub(super) fn load(registry: &Registry<'_>, own: Option<&Ctx>, options: &Options
         }
     };
     let history = needed(registry, &name, &wanted)?;
+    if let (Some(ctx), Reference::Model(_)) = (own, Reference::parse(typed)?)
+        && history.taken().is_empty()
+    {
+        // Neither git nor the registry knows the word.
+        commit_of(ctx, typed)?;
+    }
     let (release, stage) = match &wanted {
         Asked::Release(wanted) => (require_release(&history, &name, wanted, typed)?, None),
         Asked::Stage(stage) => in_stage(&history, &name, stage)?,

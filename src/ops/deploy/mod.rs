@@ -302,7 +302,9 @@ fn plan(
     let mut record = Record::new(name.as_str(), stage.as_str(), target, state.version(), main.info.digest);
     record.traffic = traffic;
     record.versions = versions(&main, stable.as_ref(), old);
-    let kept = kept_locks(&record, old);
+    let mut kept = kept_locks(&record, old);
+    // Beside a canary, the former version's is written anew.
+    kept.retain(|name| stable.as_ref().is_none_or(|stable| *name != manifests::lock_file(stable.version())));
     let mut warnings = Vec::new();
     if main.lock.is_some()
         && state

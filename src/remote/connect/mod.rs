@@ -168,7 +168,8 @@ pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> 
     client_builder(https_only).read_timeout(Duration::from_secs(60)).build()
 }
 
-fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
+/// As [`http_client`], but for its timeout between bytes, which would also run while a large body is sent.
+pub(super) fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .https_only(https_only)

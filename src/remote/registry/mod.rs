@@ -6,11 +6,9 @@ mod auth;
 mod body;
 mod push;
 
-use std::pin::pin;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures::future::Either;
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use tokio::runtime::Runtime;
@@ -29,8 +27,6 @@ pub use push::{Blob, Pushed};
 const ATTEMPTS: u32 = 5;
 /// How long the longest wait between two attempts is.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How often a waiting request looks whether the user wants to stop.
-const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 /// Longer answers that are no manifest are cut off.
 const MAX_ANSWER: usize = 64 * 1024;
 /// How many redirects of a question are followed.
@@ -71,7 +67,9 @@ impl Registry {
         let scheme = if access.plain_http { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{}/v2/{}/", place.registry, place.repository))
             .map_err(|error| Error::usage(format!("{place}: not a place in a registry")).caused_by(error))?;
-        let client = client(!access.plain_http)
+        // An upload has no answer before its last byte, however large it is: no timeout for the whole, none between bytes read.
+        let client = connect::client_builder(!access.plain_http)
+            .build()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
         Ok(Registry {
             place: place.clone(),
@@ -118,17 +116,7 @@ impl Registry {
 
     /// Waits for requests, or for the user to stop them.
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(async {
-            let interrupted = async {
-                while !self.interrupt.is_raised() {
-                    tokio::time::sleep(INTERRUPT_POLL).await;
-                }
-            };
-            match futures::future::select(pin!(work), pin!(interrupted)).await {
-                Either::Left((done, _)) => done,
-                Either::Right(_) => self.interrupt.check().and(Err(Error::new("interrupted"))),
-            }
-        })
+        super::wait(&self.runtime, &self.interrupt, work)
     }
 
     /// Makes a request without a body until it has an answer that counts: logs in where that is asked for, tries again what may
@@ -269,21 +257,6 @@ impl Registry {
             }
         }
     }
-}
-
-/// A client that follows no redirect, and that does not mind how long a request takes as a whole: an upload has no answer before
-/// its last byte, however large it is.
-fn client(https_only: bool) -> reqwest::Result<Client> {
-    Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .https_only(https_only)
-        .http1_only()
-        .connect_timeout(Duration::from_secs(10))
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .build()
 }
 
 fn pinned_text(pinned: &Pinned) -> String {
