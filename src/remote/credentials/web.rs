@@ -56,7 +56,10 @@ pub(super) fn is_beside(url: &Url) -> bool {
 /// A URL to which a secret may be sent: https, or on this machine.
 pub(super) fn secure(text: &str, what: &str) -> Result<Url> {
     let url = Url::parse(text).ok().filter(|url| url.scheme() == "https" || is_beside(url));
-    url.ok_or_else(|| Error::new(format!("{what}: `{}` is not an https URL", human::escape(&text_of(text)))))
+    url.ok_or_else(|| {
+        Error::new(format!("{what}: `{}` is not an https URL", human::escape(&text_of(text))))
+            .hint("secrets go to https URLs and to this machine only; correct it where it is set")
+    })
 }
 
 fn text_of(text: &str) -> String {
