@@ -209,6 +209,28 @@ impl Keyring {
         let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
         line.split(':').nth(9).unwrap().to_owned()
     }
+
+    /// A certificate that signs itself and is trusted, with a key without a passphrase; returns its fingerprint.
+    fn certificate(&self, name: &str) -> String {
+        self.0.write("../gnupg/gpgsm.conf", "disable-crl-checks\n");
+        self.0.write("../gnupg/gpg-agent.conf", "allow-loopback-pinentry\n");
+        self.0.write(
+            "../request",
+            format!(
+                "Key-Type: RSA\nKey-Length: 2048\nKey-Usage: sign\nSerial: random\nName-DN: CN={name}\n\
+                 Name-Email: {name}@example.com\nNot-Before: 2020-01-01\nNot-After: 2039-12-31\n"
+            ),
+        );
+        let make = "gpgsm --batch --quiet --pinentry-mode loopback --passphrase '' --generate-key ../request";
+        self.0.sh(&format!("{make} > ../certificate && gpgsm --batch --quiet --import ../certificate")).ok();
+        let listed = self.0.sh(&format!("gpgsm --batch --with-colons --list-keys {name}@example.com")).ok();
+        let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
+        let fingerprint = line.split(':').nth(9).unwrap().to_owned();
+        self.0
+            .sh(&format!("echo '{fingerprint} S relax' >> ../gnupg/trustlist.txt; gpgconf --kill gpg-agent"))
+            .ok();
+        fingerprint
+    }
 }
 
 impl Drop for Keyring {
@@ -217,16 +239,8 @@ impl Drop for Keyring {
     }
 }
 
-#[test]
-fn gpg_signs_and_is_verified() {
-    if Sandbox::new().at("").sh("gpg --version").code != 0 {
-        return crate::support::skip("gpg_signs_and_is_verified", "gpg is not installed");
-    }
-    let sandbox = Sandbox::new();
-    let repo = published_with(&sandbox, "stages: {prod: {signed: true, approvals: 2}}\n");
-    let ring = Keyring::new(&repo, &sandbox);
-    let repo = &ring.0;
-    let keys = ["Ada <ada@example.com>", "Bo <bo@example.com>"].map(|user| ring.key(user));
+/// One of two signers releases; both have to approve, and one of them twice counts once.
+fn approved_by_two(repo: &Repo, keys: &[String; 2]) {
     let sign_with = |key: &str| repo.git(["config", "user.signingKey", key]).ok();
     sign_with(&keys[0]);
     repo.model(["release", "churn", "1.0.0", "--sign"]).ok();
@@ -239,6 +253,18 @@ fn gpg_signs_and_is_verified() {
     sign_with(&keys[1]);
     repo.model(approve).ok();
     repo.model(["promote", "churn@1.0.0", "prod"]).ok();
+}
+
+#[test]
+fn gpg_signs_and_is_verified() {
+    if Sandbox::new().at("").sh("gpg --version").code != 0 {
+        return crate::support::skip("gpg_signs_and_is_verified", "gpg is not installed");
+    }
+    let sandbox = Sandbox::new();
+    let repo = published_with(&sandbox, "stages: {prod: {signed: true, approvals: 2}}\n");
+    let ring = Keyring::new(&repo, &sandbox);
+    let repo = &ring.0;
+    approved_by_two(repo, &["Ada <ada@example.com>", "Bo <bo@example.com>"].map(|user| ring.key(user)));
     repo.git(["verify-tag", "churn#prod#4"]).says("Good signature from \"Bo <bo@example.com>\"").ok();
     // Where the keys are not known, it cannot be verified.
     let stranger = trusted_clone(&sandbox, "stranger");
@@ -248,4 +274,17 @@ fn gpg_signs_and_is_verified() {
     assert_eq!(stranger.json(["resolve", "churn@1.0.0"])["signature"]["state"], "bad");
     stranger.model(["promote", "churn@1.0.0", "prod", "--traffic", "100"]).says("nothing to do").ok();
     stranger.model(["rollback", "churn", "prod", "--to", "1.0.0"]).says("nothing to do").ok();
+}
+
+#[test]
+fn x509_signs_and_is_verified() {
+    if Sandbox::new().at("").sh("gpgsm --version").code != 0 {
+        return crate::support::skip("x509_signs_and_is_verified", "gpgsm is not installed");
+    }
+    let sandbox = Sandbox::new();
+    let repo = published_with(&sandbox, "stages: {prod: {signed: true, approvals: 2}}\n");
+    let ring = Keyring::new(&repo, &sandbox);
+    let keys = ["Ada", "Bo"].map(|name| ring.certificate(name));
+    ring.0.git(["config", "gpg.format", "x509"]).ok();
+    approved_by_two(&ring.0, &keys);
 }

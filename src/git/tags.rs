@@ -234,8 +234,9 @@ impl Git {
 fn signer(said: &str) -> Option<String> {
     said.lines().find_map(|line| {
         if let Some(rest) = line.strip_prefix("[GNUPG:] VALIDSIG ") {
-            // The last word is the primary key: whoever signs with two subkeys is one signer.
-            return rest.split(' ').next_back().map(str::to_owned);
+            // The tenth word is the primary key: whoever signs with two subkeys is one signer. X.509 has none.
+            let words: Vec<&str> = rest.split(' ').collect();
+            return words.get(9).or(words.first()).map(|word| (*word).to_owned());
         }
         // `Good "git" signature for <principal> with <kind> key <fingerprint>`
         let rest = line.strip_prefix("Good \"git\" signature for ")?;
@@ -321,4 +322,20 @@ fn parse_tag(name: &str, id: &Oid, bytes: &[u8]) -> Option<RawTag> {
 
 pub(super) fn glob_escape(text: &str) -> String {
     text.chars().flat_map(|c| if "*?[\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signers_are_told_apart_by_key_or_principal() {
+        let openpgp = "[GNUPG:] NEWSIG\n[GNUPG:] VALIDSIG SUB 2026-11-25 1764085000 0 4 0 22 8 00 PRIMARY\n";
+        let x509 = "[GNUPG:] VALIDSIG CERT 2026-11-25 20261125T163536 20391231T000000 0 0 1 8 00\n";
+        let ssh = "Good \"git\" signature for ada@example.com with ED25519 key SHA256:abc\n";
+        assert_eq!(signer(openpgp).as_deref(), Some("PRIMARY"));
+        assert_eq!(signer(x509).as_deref(), Some("CERT"));
+        assert_eq!(signer(ssh).as_deref(), Some("ada@example.com"));
+        assert_eq!(signer("error: no signature found\n"), None);
+    }
 }
