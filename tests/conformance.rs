@@ -3,6 +3,8 @@
 //!
 //! What an emulator cannot show is listed in `docs/remotes.md`.
 
+use std::path::Path;
+
 use crate::support::models::{WEIGHTS, churn, declare, record};
 use crate::support::servers::{WebServer, moto};
 use crate::support::stores::{Place, key_of};
@@ -229,7 +231,7 @@ fn nothing_goes_to_a_committed_url(place: &Place) {
 }
 
 /// A store in a folder, and a clone that reaches it over https.
-fn behind_a_web_server() -> (Place, Repo, WebServer, Repo) {
+fn behind_a_web_server(start: fn(&Path) -> WebServer) -> (Place, Repo, WebServer, Repo) {
     let place = Place::folder();
     let repo = place.repo("repo");
     repo.commit_artifact("w.bin", noise(1, 100_000), "v1");
@@ -240,7 +242,7 @@ fn behind_a_web_server() -> (Place, Repo, WebServer, Repo) {
     repo.model(["add", "data"]).ok();
     repo.git(["commit", "-q", "-m", "data"]).ok();
     repo.model(["push"]).ok();
-    let server = WebServer::start(place.sandbox.path());
+    let server = start(place.sandbox.path());
     let url = format!("{}/the store", server.url());
     repo.model(["remote", "add", "web", &url]).ok();
     repo.model(["remote", "default", "web"]).ok();
@@ -251,8 +253,19 @@ fn behind_a_web_server() -> (Place, Repo, WebServer, Repo) {
 }
 
 #[test]
+fn a_web_server_without_ranges_gives_the_whole() {
+    let (_place, repo, server, clone) = behind_a_web_server(WebServer::start_without_ranges);
+    clone.model(["remote", "trust"]).ok();
+    clone.model(["pull"]).ok();
+    assert_eq!(sha256(&clone.join("large.bin")), sha256(&repo.join("large.bin")));
+    // It was asked for a part, and said that it has none.
+    let digest = sha256(&repo.join("large.bin"));
+    assert!(server.requests().matches(&digest).count() > 1, "{}", server.requests());
+}
+
+#[test]
 fn a_store_behind_a_web_server_can_be_read() {
-    let (_place, repo, server, clone) = behind_a_web_server();
+    let (_place, repo, server, clone) = behind_a_web_server(WebServer::start);
     clone.model(["pull"]).fails(1, "it is not contacted");
     assert_eq!(server.requests(), "", "not until it is approved");
     clone.model(["remote", "trust"]).ok();
@@ -271,7 +284,7 @@ fn a_store_behind_a_web_server_can_be_read() {
 
 #[test]
 fn nothing_can_be_pushed_to_a_web_server() {
-    let (_place, repo, server, clone) = behind_a_web_server();
+    let (_place, repo, server, clone) = behind_a_web_server(WebServer::start);
     clone.model(["remote", "trust"]).ok();
     clone.commit_artifact("new.bin", "new", "v2");
     for command in [&["push"][..], &["push", "--dry-run"], &["push", "--repair"]] {
@@ -286,7 +299,7 @@ fn nothing_can_be_pushed_to_a_web_server() {
 
 #[test]
 fn a_web_server_is_believed_only_with_its_certificate_and_what_it_lacks_is_named() {
-    let (place, repo, _server, clone) = behind_a_web_server();
+    let (place, repo, _server, clone) = behind_a_web_server(WebServer::start);
     clone.model(["remote", "trust"]).ok();
     place.sandbox.at("clone").model(["pull"]).fails(1, "certificate");
     place.delete(&key_of(&sha256(&repo.join("w.bin"))));

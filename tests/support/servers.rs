@@ -143,6 +143,15 @@ pub struct WebServer {
 impl WebServer {
     /// Starts one.
     pub fn start(folder: &Path) -> WebServer {
+        WebServer::start_as(folder, "ranges")
+    }
+
+    /// Starts one that answers a question for a part with the whole, as plain web servers do.
+    pub fn start_without_ranges(folder: &Path) -> WebServer {
+        WebServer::start_as(folder, "whole")
+    }
+
+    fn start_as(folder: &Path, answers: &str) -> WebServer {
         let dir = tempfile::Builder::new().prefix("git-model-web-").tempdir().unwrap().keep();
         let certificate = dir.join("cert.pem");
         // Of its own, because the system's would add to what is asked for here.
@@ -161,8 +170,12 @@ impl WebServer {
         run(openssl).ok();
         std::fs::write(dir.join("serve.py"), SERVE).unwrap();
         let quoted = |path: &Path| format!("'{}'", path.display());
-        let command =
-            format!("\"$0\" {} $2 {} {}", quoted(&dir.join("serve.py")), quoted(&dir), quoted(folder));
+        let command = format!(
+            "\"$0\" {} $2 {} {} {answers}",
+            quoted(&dir.join("serve.py")),
+            quoted(&dir),
+            quoted(folder)
+        );
         let server = Server::start("web", Path::new("python3"), &command);
         WebServer { server, certificate }
     }
@@ -188,7 +201,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         path = self.translate_path(self.path)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted or not os.path.isfile(path):
+        if answers == "whole" or not wanted or not os.path.isfile(path):
             return super().do_GET()
         size = os.path.getsize(path)
         first, last = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)
@@ -202,7 +215,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-port, secrets, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+port, secrets, folder, answers = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 server = http.server.ThreadingHTTPServer(("127.0.0.1", port), lambda *a: Handler(*a, directory=folder))
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"{secrets}/cert.pem", f"{secrets}/key.pem")

@@ -19,11 +19,13 @@ use crate::error::{Context, Error, Result};
 use crate::fsio::{BLOCK, Partial};
 use crate::human;
 use crate::progress::Step;
-use crate::remote::explain::is_absent_object;
+use crate::remote::explain::{is_absent_object, says};
 use crate::remote::{Remote, layout};
 
 /// Larger objects come in pieces.
 const PIECES_FROM: u64 = 2 * PART;
+/// The only words that object_store has for a store without ranges: of the clouds, and of web servers.
+const NO_RANGES: [&str; 2] = ["non-partial response", "Range request not supported"];
 /// Bytes per read from a folder store.
 const CHUNK: usize = 1024 * 1024;
 /// The device is told to start when so many bytes came.
@@ -140,6 +142,7 @@ impl Remote {
     ) -> Result<(), Failure> {
         let key = layout::object_key(&self.url, &download.digest)?;
         let mut missing: VecDeque<_> = partial.missing(PART).into();
+        let mut ranged = true;
         let (came, mut arrivals) = unbounded_channel();
         let mut pieces = JoinSet::new();
         let mut device = Device::default();
@@ -152,6 +155,7 @@ impl Remote {
                     key: key.clone(),
                     partial: Arc::clone(partial),
                     came: came.clone(),
+                    ranged,
                 };
                 pieces.spawn(piece.fetch(range, Arc::clone(&self.engine.parts)));
             }
@@ -168,12 +172,12 @@ impl Remote {
                     step.advance(bytes);
                     device.wrote(partial, bytes);
                 }
-                Either::Right(Some(Ok(Err(Broken::NoRanges)))) => {
+                Either::Right(Some(Ok(Err(Broken::NoRanges)))) if ranged => {
                     pieces.abort_all();
-                    missing.clear();
-                    missing.push_back(0..partial.size());
                     while pieces.join_next().await.is_some() {}
-                    return self.get_whole(download, partial, step).await;
+                    partial.reset()?;
+                    // All of it is one piece then.
+                    (ranged, missing) = (false, VecDeque::from([0..partial.size()]));
                 }
                 Either::Right(Some(Ok(Err(broken)))) => return Err(self.broken(download, broken).await),
                 Either::Right(Some(Ok(Ok(())))) | Either::Right(None) => {}
@@ -185,30 +189,6 @@ impl Remote {
         }
         while let Ok(bytes) = arrivals.try_recv() {
             step.advance(bytes);
-        }
-        Ok(())
-    }
-
-    /// Brings an object from a store that has no ranges.
-    async fn get_whole(
-        &self,
-        download: &Download,
-        partial: &Arc<Partial>,
-        step: &dyn Step,
-    ) -> Result<(), Failure> {
-        let key = layout::object_key(&self.url, &download.digest)?;
-        partial.reset()?;
-        let answer = self.store.get(&key).await.map_err(|error| self.not_read(download, &error))?;
-        let mut stream = answer.into_stream();
-        let mut at = 0;
-        while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(|error| self.failed("cannot be read", &error))?;
-            self.interrupt.check()?;
-            partial.write_at(&bytes, at).map_err(|error| of_object(download, error))?;
-            partial.mark(at / BLOCK * BLOCK..at + bytes.len() as u64)?;
-            at += bytes.len() as u64;
-            step.advance(bytes.len() as u64);
-            self.hash_what_came(partial)?;
         }
         Ok(())
     }
@@ -254,15 +234,17 @@ struct Piece {
     key: Path,
     partial: Arc<Partial>,
     came: UnboundedSender<u64>,
+    /// Whether to ask for a part; else for the whole, from a store that has no parts.
+    ranged: bool,
 }
 
 impl Piece {
     async fn fetch(self, range: Range<u64>, gate: Arc<Gate>) -> Result<(), Broken> {
         let turn = gate.turn().await;
-        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let part = self.ranged.then(|| GetRange::Bounded(range.clone()));
+        let options = GetOptions { range: part, ..GetOptions::default() };
         let answer = self.store.get_opts(&self.key, options).await.map_err(|error| {
-            // The only words for it that object_store has.
-            let no_ranges = error.to_string().contains("non-partial response");
+            let no_ranges = NO_RANGES.iter().any(|words| says(&error, words));
             if no_ranges { Broken::NoRanges } else { Broken::Store(error) }
         })?;
         if answer.meta.size != self.partial.size() {
