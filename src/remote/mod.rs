@@ -8,6 +8,7 @@ mod credentials;
 mod explain;
 mod layout;
 mod links;
+mod moved;
 mod outside;
 pub mod registry;
 mod transfer;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Blob;
 use crate::id::{Digest, Hasher};
+use crate::remote::moved::Moved;
 
 /// Bytes per read.
 const CHUNK: usize = 1024 * 1024;
@@ -22,13 +23,23 @@ const IN_FLIGHT: usize = 4;
 const STALLED: Duration = Duration::from_secs(300);
 
 /// What is known about a body on its way.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Watch {
     sent: Arc<AtomicU64>,
+    moved: Arc<Moved>,
     damaged: Arc<AtomicBool>,
 }
 
 impl Watch {
+    fn new() -> Watch {
+        Watch { sent: Arc::default(), moved: Arc::new(Moved::new()), damaged: Arc::default() }
+    }
+
+    fn sent_more(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.moved.now();
+    }
+
     /// Whether the file's bytes were not what its digest says; then not all of them were sent.
     pub(super) fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Relaxed)
@@ -41,13 +52,7 @@ impl Watch {
 
     /// Ends when nothing moved for a long while.
     pub(super) async fn stalled(&self) {
-        loop {
-            let before = self.sent();
-            tokio::time::sleep(STALLED).await;
-            if self.sent() == before {
-                return;
-            }
-        }
+        self.moved.stalled(STALLED).await;
     }
 }
 
@@ -57,7 +62,7 @@ pub(super) fn body(
     blob: &Blob,
     on_sent: Arc<dyn Fn(u64) + Send + Sync>,
 ) -> (reqwest::Body, Watch) {
-    let watch = Watch::default();
+    let watch = Watch::new();
     let (sender, receiver) = mpsc::channel::<io::Result<Vec<u8>>>(IN_FLIGHT);
     let (path, digest, size, seen) = (blob.path.clone(), blob.digest, blob.size, watch.clone());
     runtime.spawn_blocking(move || {
@@ -66,14 +71,14 @@ pub(super) fn body(
             drop(sender.blocking_send(Err(error)));
         }
     });
-    let sent = Arc::clone(&watch.sent);
-    let pieces = stream::unfold((receiver, sent, on_sent), |(mut receiver, sent, on_sent)| async move {
+    let taken = watch.clone();
+    let pieces = stream::unfold((receiver, taken, on_sent), |(mut receiver, taken, on_sent)| async move {
         let piece = receiver.recv().await?;
         if let Ok(bytes) = &piece {
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            taken.sent_more(bytes.len() as u64);
             on_sent(bytes.len() as u64);
         }
-        Some((piece, (receiver, sent, on_sent)))
+        Some((piece, (receiver, taken, on_sent)))
     });
     (reqwest::Body::wrap_stream(pieces), watch)
 }

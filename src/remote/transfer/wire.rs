@@ -2,7 +2,6 @@
 //! as stalled.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use object_store::client::{
 use tokio::time::{Instant, Sleep};
 
 use super::pace::{Gate, Turn};
+use crate::remote::moved::Moved;
 
 /// Requests at once to begin with.
 const START: usize = 8;
@@ -121,7 +121,7 @@ impl HttpService for Client {
             Some(bytes) => bytes.clone().into(),
             None => reqwest::Body::wrap(Outgoing::new(body, self.traffic.clone(), Arc::clone(&moved))),
         });
-        let answer = match select(Box::pin(self.inner.execute(out)), Box::pin(moved.stalled())).await {
+        let answer = match select(Box::pin(self.inner.execute(out)), Box::pin(moved.stalled(STALLED))).await {
             Either::Left((answer, _)) => answer.map_err(http_error),
             Either::Right(_) => Err(stalled()),
         };
@@ -173,34 +173,6 @@ fn http_error(error: reqwest::Error) -> HttpError {
         _ => HttpErrorKind::Interrupted,
     };
     HttpError::new(kind, error.without_url())
-}
-
-/// When something last moved on a request, in milliseconds since it began.
-#[derive(Debug)]
-struct Moved {
-    began: Instant,
-    last: AtomicU64,
-}
-
-impl Moved {
-    fn new() -> Moved {
-        Moved { began: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn now(&self) {
-        self.last.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// Returns once nothing moved for too long.
-    async fn stalled(&self) {
-        loop {
-            let until = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + STALLED;
-            if until <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(until).await;
-        }
-    }
 }
 
 /// What is sent, slice by slice.
