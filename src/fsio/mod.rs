@@ -97,11 +97,16 @@ pub fn create_dir_all(path: &Path, durability: Durability) -> Result<()> {
     }
 }
 
+/// The directory that a path lies in; of a bare name, the current one.
+pub fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Replaces a file's content atomically: readers see all of the old or all of the new.
 ///
 /// For git-model's own files; what lies in the user's worktree goes through `worktree`, which follows no symlinks.
 pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-    let dir = path.parent().ok_or_else(|| Error::new(format!("{}: has no directory", path.display())))?;
+    let dir = parent_of(path);
     let mut temp = tempfile::Builder::new()
         .prefix(".tmp-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))

@@ -598,15 +598,11 @@ impl Place<'_> {
                 let mut hidden = std::ffi::OsString::from(".");
                 hidden.push(name);
                 hidden.push(PART);
-                self.parent().join(hidden)
+                fsio::parent_of(self.dir).join(hidden)
             }
         };
         fsio::create_dir_all(&stage, self.durability)?;
         Ok(stage)
-    }
-
-    fn parent(&self) -> &Path {
-        self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// Moves everything to its place, and says last what it is.
@@ -623,7 +619,7 @@ impl Place<'_> {
             self.sync_below(stage)?;
             fsio::write_atomic(&stage.join(model_info::FILE_NAME), text.as_bytes(), self.durability)?;
             fs::rename(stage, self.dir).context(self.dir, "create")?;
-            return self.durability.sync_dir(self.parent());
+            return self.durability.sync_dir(fsio::parent_of(self.dir));
         }
         let note = self.dir.join(model_info::FILE_NAME);
         let mut claim = info.clone();

@@ -192,8 +192,9 @@ fn differs(shown: &str, lines: &[String]) -> Error {
 
 /// The path of a file below a directory, if it lies there.
 fn below(dir: &Path, file: &Path) -> Result<Option<String>> {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (Ok(parent), Some(name)) = (parent.canonicalize(), file.file_name()) else { return Ok(None) };
+    let (Ok(parent), Some(name)) = (fsio::parent_of(file).canonicalize(), file.file_name()) else {
+        return Ok(None);
+    };
     let full = dir.canonicalize().context(dir, "find")?;
     Ok(parent.join(name).strip_prefix(full).ok().map(|path| path.to_string_lossy().into_owned()))
 }

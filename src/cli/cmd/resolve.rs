@@ -116,7 +116,7 @@ fn finish(ui: &Ui, args: &ResolveArgs, resolved: &Resolved) -> Result<()> {
         require_same(&read_lock(path)?, resolved, path)?;
     }
     if let Some(path) = &args.lock {
-        write_lock(path, resolved)?;
+        fsio::write_atomic(path, resolved.to_lock().as_bytes(), Durability::Full)?;
     }
     match if args.json { Format::Json } else { args.format } {
         Format::Text => text(ui, resolved),
@@ -205,15 +205,6 @@ pub(super) fn read_lock(path: &Path) -> Result<Resolved> {
             Err(Error::new(format!("{}: schema `{}` is not known", path.display(), human::escape(other))))
         }
     }
-}
-
-fn write_lock(path: &Path, resolved: &Resolved) -> Result<()> {
-    let path = if path.parent().is_some_and(|dir| dir.as_os_str().is_empty()) {
-        Path::new(".").join(path)
-    } else {
-        path.to_path_buf()
-    };
-    fsio::write_atomic(&path, resolved.to_lock().as_bytes(), Durability::Full)
 }
 
 pub(super) fn require_same(locked: &Resolved, resolved: &Resolved, path: &Path) -> Result<()> {

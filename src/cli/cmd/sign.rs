@@ -87,7 +87,7 @@ fn directory(ui: &Ui, args: &SignArgs, dir: &Path) -> Result<()> {
     let (progress, interrupt) = progress_and_interrupt(ui)?;
     let output = args.output.clone().unwrap_or_else(|| dir.join(crate::attest::oms::FILE_NAME));
     let signed = sign::sign_directory(dir, &key, &output, progress.as_ref(), &interrupt)?;
-    write(&output, &signed.bundle)?;
+    fsio::write_atomic(&output, &signed.bundle, Durability::Full)?;
     report(ui, args, &args.target, &signed, None, Some(&output))
 }
 
@@ -95,21 +95,13 @@ fn release(ui: &Ui, args: &SignArgs, version: &Version<'_>) -> Result<()> {
     let key = sign::private_key(&args.key)?;
     let signed = sign::sign_version(version, &key)?;
     if let Some(path) = &args.output {
-        write(path, &signed.bundle)?;
+        fsio::write_atomic(path, &signed.bundle, Durability::Full)?;
     }
     let stored = match args.no_attach {
         true => None,
         false => Some(version.attach(signed.bundle.clone())?),
     };
     report(ui, args, &version.shown(), &signed, stored.as_deref(), args.output.as_deref())
-}
-
-/// Writes a file whole, or leaves the old one.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    match path.parent().filter(|dir| dir.as_os_str().is_empty()) {
-        Some(_) => fsio::write_atomic(&Path::new(".").join(path), bytes, Durability::Full),
-        None => fsio::write_atomic(path, bytes, Durability::Full),
-    }
 }
 
 fn report(

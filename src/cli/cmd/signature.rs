@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::sign::{Of, write};
+use super::sign::Of;
 use crate::cli::{Global, Ui, progress_and_interrupt};
 use crate::error::{Error, Result};
+use crate::fsio::{self, Durability};
 use crate::human;
 use crate::ops::Ctx;
 use crate::ops::attestations::Version;
@@ -55,7 +56,7 @@ impl Signature<'_> {
             None => sign::verify_version(version, &key)?,
         };
         if let Some(path) = self.output {
-            write(path, &verified.bundle)?;
+            fsio::write_atomic(path, &verified.bundle, Durability::Full)?;
         }
         self.report(ui, &version.shown(), &verified)
     }

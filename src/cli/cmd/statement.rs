@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::sign::{Of, write};
+use super::sign::Of;
 use crate::cli::{Global, Ui};
 use crate::error::Result;
+use crate::fsio::{self, Durability};
 use crate::human;
 use crate::ops::Ctx;
 use crate::ops::attestations::Version;
@@ -71,7 +72,7 @@ impl About {
     fn run(&self, ui: &Ui, version: &Version<'_>, make: Make) -> Result<()> {
         let text = make(version)?;
         match &self.output {
-            Some(path) => write(path, text.as_bytes())?,
+            Some(path) => fsio::write_atomic(path, text.as_bytes(), Durability::Full)?,
             None => ui.raw(text.as_bytes())?,
         }
         if self.attach {

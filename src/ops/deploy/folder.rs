@@ -190,10 +190,7 @@ impl Plan {
         if self.same {
             return Ok(());
         }
-        let parent = match self.dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = fsio::parent_of(&self.dir);
         fsio::create_dir_all(parent, Durability::Full)?;
         let is_new = !self.dir.exists();
         let part = tempfile::Builder::new()

@@ -9,7 +9,7 @@ use super::super::resolve::Resolved;
 use super::blobs::{Artifact, BUFFER, Place};
 use super::plan::Item;
 use super::streams::{Checked, Hashing, unwrap};
-use super::{Package, parent_of, publish};
+use super::{Package, publish};
 use crate::error::{Context, Result};
 use crate::fsio;
 use crate::id::{Digest, Hasher};
@@ -52,7 +52,7 @@ impl Package<'_> {
     pub(super) fn write_archive(&self, to: &Path) -> Result<(Digest, u64)> {
         let artifact = self.built();
         let digest = artifact.digest();
-        fsio::require_space(parent_of(to), artifact.bytes(), "the archive")?;
+        fsio::require_space(fsio::parent_of(to), artifact.bytes(), "the archive")?;
         let mut entries: BTreeMap<String, Source<'_>> = BTreeMap::new();
         for blob in &artifact.blobs {
             entries.insert(
@@ -98,7 +98,7 @@ impl Package<'_> {
         let paths = self.obtain(resolved, "objects", Place::Anywhere)?;
         let items: Vec<&Item> = self.plan.items.iter().collect();
         let bytes = items.iter().map(|item| item.file.size).fold(0, u64::saturating_add);
-        fsio::require_space(parent_of(to), bytes, "the archive")?;
+        fsio::require_space(fsio::parent_of(to), bytes, "the archive")?;
         let step = self.origin.progress().step("writing", items.len() as u64, bytes);
         let info = self.plan.info.to_json();
         let mut done = (Digest::of(b""), 0);

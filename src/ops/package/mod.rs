@@ -108,7 +108,8 @@ pub fn pack(
     path.map_or(Ok(()), refuse_existing)?;
     // What the registry cannot take is found out before the work.
     let connection = target.map(|target| registry::connect(origin, resolved, target)).transpose()?;
-    let dir = path.map_or_else(|| registry::scratch(origin), |path| Ok(parent_of(path).to_path_buf()))?;
+    let dir =
+        path.map_or_else(|| registry::scratch(origin), |path| Ok(fsio::parent_of(path).to_path_buf()))?;
     fsio::create_dir_all(&dir, origin.durability())?;
     let mut package = Package::prepare(origin, resolved, options, &dir)?;
     let (digest, bytes) = match path {
@@ -162,7 +163,7 @@ impl<'a> Package<'a> {
 /// Writes a small file that is not there yet.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     refuse_existing(path)?;
-    fsio::write_atomic(&parent_of(path).join(path.file_name().unwrap_or_default()), bytes, Durability::Full)
+    fsio::write_atomic(path, bytes, Durability::Full)
 }
 
 /// Nothing is ever replaced: what is at the path may be somebody else's.
@@ -173,10 +174,6 @@ fn refuse_existing(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).context(path, "look at"),
     }
-}
-
-fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives a finished file or directory its name, unless something else has it by now.
@@ -191,5 +188,5 @@ fn publish(from: &Path, to: &Path, durability: Durability) -> Result<()> {
             error => Err(error.into()),
         })
         .context(to, "create")?;
-    durability.sync_dir(parent_of(to))
+    durability.sync_dir(fsio::parent_of(to))
 }
