@@ -5,10 +5,9 @@ mod folder;
 use std::path::{Path, PathBuf};
 
 use super::Ctx;
-use super::candidate::Candidate;
 use super::events::{self, What};
 use super::registry::Registry;
-use super::resolve::{self, Resolved};
+use super::resolve::{self, Loaded, Resolved};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::manifests::{self, Rollout, Target, Workload};
@@ -93,7 +92,7 @@ pub fn deploy(ctx: &Ctx, options: &Options) -> Result<Report> {
     let state = State::of_stage(ctx, &name, &stage)?;
     if let Some(wanted) = wanted {
         let typed = human::escape(&options.reference);
-        let resolved = at(ctx, &options.reference)?;
+        let resolved = at(ctx, &options.reference)?.resolved;
         if resolved.version.as_deref() != Some(state.version()) {
             let version = resolved.version.as_deref().unwrap_or_default();
             let hint = match state.canary {
@@ -109,7 +108,7 @@ pub fn deploy(ctx: &Ctx, options: &Options) -> Result<Report> {
         }
     }
     let old = Record::read(&options.dir)?;
-    let (plan, report) = plan(ctx, options, &name, &stage, &state, old.as_ref())?;
+    let (plan, report) = plan(options, &name, &stage, &state, old.as_ref())?;
     if !options.dry_run {
         plan.write()?;
     }
@@ -123,8 +122,8 @@ pub fn rollback(ctx: &Ctx, event: &events::Options, options: &Options) -> Result
     let old = Record::read(&options.dir)?.ok_or_else(|| unknown(&options.dir))?;
     let would = events::happen(ctx, &events::Options { dry_run: true, ..event.clone() })?;
     let version = would.version.clone().ok_or_else(|| Error::new("a rollback without a version"))?;
-    let state = State { resolved: at(ctx, &release_of(name, &version))?, canary: None };
-    let (plan, report) = plan(ctx, options, name, stage, &state, Some(&old))?;
+    let state = State { wanted: at(ctx, &release_of(name, &version))?, canary: None, stable: None };
+    let (plan, report) = plan(options, name, stage, &state, Some(&old))?;
     if event.dry_run {
         return Ok((would, report));
     }
@@ -165,9 +164,9 @@ pub fn check(ctx: &Ctx, dir: &Path) -> Result<Checked> {
             state.version(),
             state.canary.map(|share| format!(" (canary at {share} %)")).unwrap_or_default()
         )),
-        Some(state) if state.resolved.digest != record.digest => disagreements.push(format!(
+        Some(state) if state.wanted.resolved.digest != record.digest => disagreements.push(format!(
             "both name v{}, but of other content: sha256:{} in the manifests, sha256:{} in its tag",
-            record.version, record.digest, state.resolved.digest
+            record.version, record.digest, state.wanted.resolved.digest
         )),
         Some(state) if share_in(record.target, state.canary) != record.traffic => {
             let shown = |share: Option<u8>| share.map_or("all".to_owned(), |share| format!("{share} %"));
@@ -181,7 +180,7 @@ pub fn check(ctx: &Ctx, dir: &Path) -> Result<Checked> {
         // The record could be edited, too: what it states must be what it gives.
         Some(state) if disagreements.is_empty() => {
             let options = Options { dir: dir.to_path_buf(), force: true, ..Options::default() };
-            let (plan, _) = plan(ctx, &options, &name, &stage, state, Some(&record))?;
+            let (plan, _) = plan(&options, &name, &stage, state, Some(&record))?;
             if !plan.same {
                 disagreements.push(format!(
                     "the manifests are not those of v{}; git model deploy writes them",
@@ -202,25 +201,27 @@ pub fn check(ctx: &Ctx, dir: &Path) -> Result<Checked> {
 /// What a stage wants.
 struct State {
     /// The version that is rolled out: the canary, if there is one.
-    resolved: Resolved,
+    wanted: Loaded,
     /// Percent of the traffic, of a canary.
     canary: Option<u8>,
+    /// The version beside a canary.
+    stable: Option<Loaded>,
 }
 
 impl State {
     fn of_stage(ctx: &Ctx, name: &ModelName, stage: &StageName) -> Result<State> {
-        let resolved = at(ctx, &format!("{name}#{stage}"))?;
-        match resolved.stage.as_ref().and_then(|stage| stage.canary.clone()) {
-            None => Ok(State { resolved, canary: None }),
+        let there = at(ctx, &format!("{name}#{stage}"))?;
+        match there.resolved.stage.as_ref().and_then(|stage| stage.canary.clone()) {
+            None => Ok(State { wanted: there, canary: None, stable: None }),
             Some(canary) => {
-                let version = at(ctx, &format!("{name}@v{}", canary.version))?;
-                Ok(State { resolved: version, canary: Some(canary.traffic) })
+                let wanted = at(ctx, &format!("{name}@v{}", canary.version))?;
+                Ok(State { wanted, canary: Some(canary.traffic), stable: Some(there) })
             }
         }
     }
 
     fn version(&self) -> &str {
-        self.resolved.version.as_deref().unwrap_or_default()
+        self.wanted.resolved.version.as_deref().unwrap_or_default()
     }
 }
 
@@ -231,8 +232,9 @@ fn is_empty(ctx: &Ctx, name: &ModelName, stage: &StageName) -> Result<bool> {
     Ok(history.current(stage).is_none() && history.findings().is_empty())
 }
 
-fn at(ctx: &Ctx, reference: &str) -> Result<Resolved> {
-    resolve::resolve(ctx, &resolve::Options { reference: reference.to_owned(), ..Default::default() })
+fn at(ctx: &Ctx, reference: &str) -> Result<Loaded> {
+    let options = resolve::Options { reference: reference.to_owned(), ..Default::default() };
+    resolve::load(&Registry::open(ctx)?, Some(ctx), &options)
 }
 
 fn release_of(name: &ModelName, version: &Version) -> String {
@@ -270,7 +272,6 @@ fn share_in(target: Target, canary: Option<u8>) -> Option<u8> {
 }
 
 fn plan(
-    ctx: &Ctx,
     options: &Options,
     name: &ModelName,
     stage: &StageName,
@@ -290,13 +291,11 @@ fn plan(
         Error::usage(format!("{dir}: manifests for what?"))
             .hint("--target kserve, argo-rollouts, flagger or kubernetes")
     })?;
-    let maker = Maker { ctx, target, old };
-    let main = maker.workload(&state.resolved, Some(&options.images))?;
+    let maker = Maker { target, old };
+    let main = maker.workload(&state.wanted, Some(&options.images))?;
     let traffic = share_in(target, state.canary);
-    let stable = match (target, traffic) {
-        (Target::Kubernetes, Some(_)) => {
-            Some(maker.workload(&pinned(ctx, &at(ctx, &format!("{name}#{stage}"))?)?, None)?)
-        }
+    let stable = match (target, traffic, &state.stable) {
+        (Target::Kubernetes, Some(_), Some(stable)) => Some(maker.workload(stable, None)?),
         _ => None,
     };
     let mut record = Record::new(name.as_str(), stage.as_str(), target, state.version(), main.info.digest);
@@ -305,17 +304,12 @@ fn plan(
     let mut kept = kept_locks(&record, old);
     // Beside a canary, the former version's is written anew.
     kept.retain(|name| stable.as_ref().is_none_or(|stable| *name != manifests::lock_file(stable.version())));
-    let mut warnings = Vec::new();
-    if main.lock.is_some()
-        && state
-            .resolved
-            .store
-            .as_deref()
-            .is_some_and(|store| store.starts_with('/') || store.starts_with("file:"))
-    {
+    let mut warnings = state.wanted.resolved.warnings.clone();
+    let store = state.wanted.resolved.store.as_deref().unwrap_or_default();
+    if main.lock.is_some() && (store.starts_with('/') || store.starts_with("file:")) {
         warnings.push(format!(
             "the store is a folder ({}); pods need it mounted at this very path",
-            human::escape(state.resolved.store.as_deref().unwrap_or_default())
+            human::escape(store)
         ));
     }
     let rollout = Rollout { target, model: name, stage, main, stable, traffic, kept: &kept };
@@ -334,14 +328,6 @@ fn plan(
         warnings,
     };
     Ok((plan, report))
-}
-
-/// The same version, asked for by its release: what a stage says about itself changes with the stage.
-fn pinned(ctx: &Ctx, resolved: &Resolved) -> Result<Resolved> {
-    match &resolved.tag {
-        Some(tag) => at(ctx, tag),
-        None => Ok(resolved.clone()),
-    }
 }
 
 /// Versions that were deployed, newest first, as many as can be gone back to.
@@ -373,16 +359,16 @@ fn kept_locks(record: &Record, old: Option<&Record>) -> Vec<String> {
 
 /// Makes workloads of versions.
 struct Maker<'a> {
-    ctx: &'a Ctx,
     target: Target,
     old: Option<&'a Record>,
 }
 
 impl Maker<'_> {
-    /// `images` are those that were typed.
-    fn workload(&self, resolved: &Resolved, images: Option<&Images>) -> Result<Workload> {
-        let resolved = pinned(self.ctx, resolved)?;
-        let settings = self.settings(&resolved)?;
+    /// `images` are those that were typed. The settings are those at the version's own commit: the same release always gives the
+    /// same manifests.
+    fn workload(&self, of: &Loaded, images: Option<&Images>) -> Result<Workload> {
+        let resolved = &of.resolved;
+        let settings = of.candidate.model.deploy.clone();
         let version = resolved.version.clone().unwrap_or_default();
         let shown = resolved.tag.clone().unwrap_or_else(|| version.clone());
         let former = self.old.into_iter().flat_map(|old| &old.versions);
@@ -408,21 +394,13 @@ impl Maker<'_> {
         let is_fetched = model_image.is_none() && settings.model == Supply::Fetched;
         Ok(Workload {
             info: resolved.info(),
-            lock: is_fetched.then(|| lock(&resolved)),
+            lock: is_fetched.then(|| lock(resolved)),
             size: resolved.size,
             settings,
             image,
             model_image,
             tools,
         })
-    }
-
-    /// What `model.yaml` says at the commit of the version: the same release always gives the same manifests.
-    fn settings(&self, resolved: &Resolved) -> Result<Deploy> {
-        let registry = Registry::open(self.ctx)?;
-        let ctx = registry.ctx();
-        let commit = ctx.git.parse_id(&resolved.commit)?;
-        Ok(Candidate::load(ctx, Some(&resolved.model), &commit)?.model.deploy)
     }
 
     fn require(
@@ -448,8 +426,9 @@ impl Maker<'_> {
     }
 }
 
-/// The lock file of a release, without what depends on who asks and when.
+/// The lock file of a release, without what depends on who asks, how and when.
 fn lock(resolved: &Resolved) -> String {
-    let plain = Resolved { stage: None, signature: None, attestations: None, ..resolved.clone() };
+    let reference = resolved.tag.clone().unwrap_or_else(|| resolved.reference.clone());
+    let plain = Resolved { reference, stage: None, signature: None, attestations: None, ..resolved.clone() };
     plain.to_lock()
 }
