@@ -168,14 +168,23 @@ impl<'a> Judge<'a> {
         let mut verdicts = vec![self.recorded()?, self.evaluated()];
         verdicts.extend(self.rules.model.gates.require.iter().map(|part| self.required(*part)));
         verdicts.extend(self.formats());
-        for rule in &self.rules.model.gates.metrics {
-            let baseline = rule.against.as_ref().map(|stage| self.in_stage(stage)).transpose()?.flatten();
-            let baseline =
-                baseline.as_ref().map(|version| version.lineage.metrics().cloned().unwrap_or_default());
+        let rules = &self.rules.model.gates;
+        let mut yardsticks: BTreeMap<&StageName, Option<Candidate>> = BTreeMap::new();
+        let of_metrics = rules.metrics.iter().filter_map(|rule| rule.against.as_ref());
+        for stage in of_metrics.chain(rules.schema.as_ref().map(|rule| &rule.against)) {
+            // Many rules name one stage, and reading a version takes a while.
+            if !yardsticks.contains_key(stage) {
+                yardsticks.insert(stage, self.in_stage(stage)?);
+            }
+        }
+        let yardstick = |stage: &StageName| yardsticks.get(stage).and_then(Option::as_ref);
+        for rule in &rules.metrics {
+            let baseline = rule.against.as_ref().and_then(yardstick);
+            let baseline = baseline.map(|version| version.lineage.metrics().cloned().unwrap_or_default());
             verdicts.push(gates::metric(rule, self.candidate.lineage.metrics(), baseline.as_ref()));
         }
-        if let Some(rule) = &self.rules.model.gates.schema {
-            verdicts.push(self.schema(&rule.against)?);
+        if let Some(rule) = &rules.schema {
+            verdicts.push(self.schema(&rule.against, yardstick(&rule.against))?);
         }
         Ok(verdicts)
     }
@@ -375,10 +384,10 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Whether callers of the version in a stage can call this one.
-    fn schema(&self, stage: &StageName) -> Result<Verdict> {
+    /// Whether callers of the version that is in a stage now can call this one.
+    fn schema(&self, stage: &StageName, current: Option<&Candidate>) -> Result<Verdict> {
         let gate = "schema";
-        let Some(current) = self.in_stage(stage)? else {
+        let Some(current) = current else {
             return Ok(Verdict::pass(gate, format!("nothing is in {stage} to compare with")));
         };
         let (Some(old), Some(new)) =
