@@ -11,7 +11,6 @@ use super::tags::glob_escape;
 use super::{Git, Oid, child};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
-use crate::human;
 use crate::repo_path::RepoPath;
 
 /// Where the remote's default branch is kept.
@@ -162,12 +161,6 @@ impl Git {
             refspecs.push_str(&format!("+HEAD:{DEFAULT_BRANCH}\n"));
         }
         self.fetch_refspecs(remote, Depth::Trees, &refspecs)
-    }
-
-    /// The tip of the remote's default branch, as the mirror has it.
-    pub fn default_branch(&self, remote: &str) -> Result<Oid> {
-        self.resolve(DEFAULT_BRANCH)?
-            .ok_or_else(|| Error::new(format!("{}: it has no default branch", human::escape(remote))))
     }
 
     /// Refspecs come on standard input, where there may be thousands.

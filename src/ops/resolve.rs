@@ -479,7 +479,7 @@ fn prepare(registry: &Registry<'_>, release: &Release, rules: bool) -> Result<()
     for path in [payload.manifest.clone(), lineage, RepoPath::new(repo_config::FILE_NAME)?] {
         ids.extend(git.blob_id(&commit, &path)?);
     }
-    if rules && let Ok(default) = git.default_branch(remote) {
+    if rules && let Ok(default) = registry.default_branch() {
         ids.extend(git.blob_id(&default, &payload.manifest)?);
     }
     git.prefetch(remote, &ids)
