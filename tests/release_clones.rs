@@ -1,20 +1,10 @@
 //! Releases from the clones that CI has, and from servers that cannot do everything.
 
 use crate::support::models::{
-    WEIGHTS, advance, in_stage, keeps_only, next, pod, published, remote_tags, remote_url, trusted_clone,
-    weights,
+    WEIGHTS, advance, in_production, in_stage, keeps_only, pod, published, remote_tags, remote_url,
+    trusted_clone, weights,
 };
 use crate::support::{Repo, Sandbox};
-
-/// A repository with two releases, and the first of them in staging and production.
-fn released(sandbox: &Sandbox) -> Repo {
-    let repo = published(sandbox);
-    repo.model(["release", "churn", "1.0.0"]).ok();
-    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
-    repo.model(["promote", "churn@1.0.0", "prod"]).ok();
-    next(&repo, 2.0, "0.2", "1.1.0");
-    repo
-}
 
 /// A clone of one commit without tags, as CI has it.
 fn shallow(sandbox: &Sandbox, name: &str) -> Repo {
@@ -29,7 +19,7 @@ fn shallow(sandbox: &Sandbox, name: &str) -> Repo {
 #[test]
 fn a_shallow_clone_without_tags_does_everything() {
     let sandbox = Sandbox::new();
-    let repo = released(&sandbox);
+    let repo = in_production(&sandbox);
     advance(&repo, 3.0, r#"{"auc": 0.3}"#, "three");
     let ci = shallow(&sandbox, "ci");
     assert_eq!(ci.json(["resolve", "churn#prod"])["version"], "1.0.0");
@@ -73,7 +63,7 @@ fn a_detached_head_is_a_commit_as_any_other() {
 #[test]
 fn a_linked_worktree_shares_the_registry() {
     let sandbox = Sandbox::new();
-    let repo = released(&sandbox);
+    let repo = in_production(&sandbox);
     repo.git(["worktree", "add", "-q", "-b", "other", "../linked"]).ok();
     let linked = sandbox.at("linked");
     linked.model(["pull"]).ok();
@@ -91,7 +81,7 @@ fn a_linked_worktree_shares_the_registry() {
 #[test]
 fn a_bare_repository_resolves_and_tells_history() {
     let sandbox = Sandbox::new();
-    let repo = released(&sandbox);
+    let repo = in_production(&sandbox);
     // A mirror as a CI server keeps it, and the remote itself.
     sandbox.at("").git(["clone", "-q", "--mirror", "remote.git", "mirror.git"]).ok();
     let store = sandbox.join("store").display().to_string();
@@ -127,7 +117,7 @@ fn reads_without_a_clone(sandbox: &Sandbox, pod: &Repo) {
 #[test]
 fn a_server_without_filters_is_no_obstacle() {
     let sandbox = Sandbox::new();
-    let repo = released(&sandbox);
+    let repo = in_production(&sandbox);
     let remote = sandbox.at("remote.git");
     remote.git(["config", "uploadpack.allowFilter", "false"]).ok();
     reads_without_a_clone(&sandbox, &pod(&sandbox, "pod"));
@@ -140,7 +130,7 @@ fn a_server_without_filters_is_no_obstacle() {
 #[test]
 fn nor_is_one_without_filters_that_speaks_an_old_protocol() {
     let sandbox = Sandbox::new();
-    released(&sandbox);
+    in_production(&sandbox);
     sandbox.at("").git(["config", "--global", "protocol.version", "0"]).ok();
     sandbox.at("remote.git").git(["config", "uploadpack.allowFilter", "false"]).ok();
     reads_without_a_clone(&sandbox, &pod(&sandbox, "pod"));

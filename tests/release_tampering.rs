@@ -1,17 +1,14 @@
 //! What somebody did to tags or to the store behind everybody's back is named and refused.
 
 use crate::support::models::{
-    WEIGHTS, next, payload, pod, published, record, remote_tags, remote_url, train, trusted_clone, weights,
+    WEIGHTS, in_production, payload, pod, published, record, remote_tags, remote_url, train, trusted_clone,
+    weights,
 };
 use crate::support::{Repo, Sandbox, sha256};
 
 /// 1.0.0 in staging and production, then 1.1.0 in staging.
 fn released(sandbox: &Sandbox) -> Repo {
-    let repo = published(sandbox);
-    repo.model(["release", "churn", "1.0.0"]).ok();
-    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
-    repo.model(["promote", "churn@1.0.0", "prod"]).ok();
-    next(&repo, 2.0, "0.2", "1.1.0");
+    let repo = in_production(sandbox);
     repo.model(["promote", "churn@1.1.0", "staging"]).ok();
     repo
 }

@@ -212,3 +212,13 @@ pub fn verdict(check: &Value, gate: &str) -> (String, String) {
         verdicts.iter().find(|verdict| verdict["gate"] == gate).unwrap_or_else(|| panic!("{check:#}"));
     (found["outcome"].as_str().unwrap().to_owned(), found["said"].as_str().unwrap().to_owned())
 }
+
+/// A repository with two releases, and the first of them in staging and production.
+pub fn in_production(sandbox: &Sandbox) -> Repo {
+    let repo = published(sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    repo.model(["promote", "churn@1.0.0", "prod"]).ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo
+}
