@@ -177,7 +177,8 @@ impl Remote {
                     while pieces.join_next().await.is_some() {}
                     partial.reset()?;
                     // All of it is one piece then.
-                    (ranged, missing) = (false, VecDeque::from([0..partial.size()]));
+                    ranged = false;
+                    missing = std::iter::once(0..partial.size()).collect();
                 }
                 Either::Right(Some(Ok(Err(broken)))) => return Err(self.broken(download, broken).await),
                 Either::Right(Some(Ok(Ok(())))) | Either::Right(None) => {}
