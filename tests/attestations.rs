@@ -205,7 +205,7 @@ fn keys_that_cannot_be_used_are_told_apart() {
         ("absent.pem", 2, "no such file"),
     ] {
         let errors = repo.model(["sign", "../dir", "--key", &format!("../{key}")]).fails(code, said);
-        assert!(errors.contains("hint: ") || ["words.pem", "absent.pem"].contains(&key), "{errors}");
+        assert!(errors.contains("hint: ") || key == "words.pem", "{errors}");
     }
     assert!(!repo.exists("../dir/model.sig"));
     repo.model(["sign", "../dir", "--key", "../with-parameters.pem"]).ok();

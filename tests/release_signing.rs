@@ -48,6 +48,13 @@ fn a_signed_stage_takes_signed_releases_of_known_signers_only() {
     signs_as(&sandbox, &repo, "ada");
     let remote = sandbox.at("remote.git");
 
+    // Whoever cannot sign is told what asks for it.
+    let stranger = repo.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "user.signingKey");
+    let stranger = stranger.env("GIT_CONFIG_VALUE_0", "/no/such/key");
+    stranger
+        .model(["release", "churn", "1.0.0"])
+        .says("--no-sign releases for the others")
+        .fails(1, "git tag");
     repo.model(["release", "churn", "1.0.0", "--no-sign"]).ok();
     repo.model(["promote", "churn@1.0.0", "staging"]).ok();
     let unsigned = ["promote", "churn@1.0.0", "prod", "--override", "please"];

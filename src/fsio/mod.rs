@@ -111,7 +111,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> Result
         .prefix(".tmp-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(dir)
-        .context(dir, "create a file in")?;
+        .context(dir, "create a file in")
+        .map_err(|error| match error.is_io(io::ErrorKind::NotFound) {
+            true => error.hint("make that directory first"),
+            false => error,
+        })?;
     temp.write_all(bytes).context(temp.path(), "write")?;
     durability.sync_file(temp.as_file(), path)?;
     temp.persist(path).map_err(|error| error.error).context(path, "replace")?;
@@ -254,6 +258,8 @@ mod tests {
     fn a_replaced_file_is_whole_or_old() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
+        let absent = write_atomic(&dir.path().join("no/such"), b"one", Durability::Full).unwrap_err();
+        assert_eq!(absent.hints(), ["make that directory first"]);
         write_atomic(&path, b"one", Durability::Full).unwrap();
         write_atomic(&path, b"two", Durability::Full).unwrap();
         assert_eq!(read_bounded(&path, 3).unwrap().as_deref(), Some(b"two".as_slice()));

@@ -143,7 +143,16 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             return Ok(report);
         }
         let sign = options.sign.unwrap_or_else(|| judge.rules.any_signed());
-        match registry.publish(&ctx.git, &tag, &commit, &message, sign)? {
+        let published =
+            registry.publish(&ctx.git, &tag, &commit, &message, sign).map_err(|error| {
+                match sign && options.sign.is_none() {
+                    true => {
+                        error.hint("a stage takes signed releases only; --no-sign releases for the others")
+                    }
+                    false => error,
+                }
+            })?;
+        match published {
             Published::Done { id, not_kept } => {
                 report.oid = Some(id.as_str().to_owned());
                 report.pushed = pushed;

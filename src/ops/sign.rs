@@ -53,8 +53,9 @@ pub fn public_key(path: &Path) -> Result<PublicKey> {
 }
 
 fn key_file(path: &Path) -> Result<Vec<u8>> {
-    fsio::read_bounded(path, key::MAX_KEY)?
-        .ok_or_else(|| Error::usage(format!("{}: no such file", path.display())))
+    fsio::read_bounded(path, key::MAX_KEY)?.ok_or_else(|| {
+        Error::usage(format!("{}: no such file", path.display())).hint("name an ECDSA key in PEM")
+    })
 }
 
 /// Signs a version; no file is read, since their digests are known.
