@@ -140,6 +140,42 @@ fn a_directory_update_on_btrfs_shares_blocks_too() {
     assert!(mount.used().saturating_sub(before) < 5 * MIB);
 }
 
+/// A layout takes its blobs from the cache without a copy, and without reading them.
+#[test]
+fn packing_on_btrfs_shares_blocks() {
+    let Some(mount) = Mount::image("packing_on_btrfs_shares_blocks", &["mkfs.btrfs"]) else { return };
+    let sandbox = Sandbox::below(&mount.path);
+    let repo = sandbox.repo("repo");
+    let bytes = noise(1, SIZE as usize);
+    repo.write("w.bin", &bytes);
+    repo.write("model.yaml", "version: 1\nname: churn\nweights: [w.bin]\n");
+    repo.model(["add", "w.bin"]).ok();
+    repo.git(["add", "."]).ok();
+    repo.model(["record"]).ok();
+    repo.git(["commit", "-q", "-m", "model"]).ok();
+    let before = mount.used();
+    repo.model(["package", "HEAD", "-o", "../layout"]).ok();
+    let packed = mount.used().saturating_sub(before);
+    assert!(packed < SIZE / 10, "package took {packed} bytes");
+    let digest = crate::support::sha256(&repo.join("w.bin"));
+    assert!(sandbox.at("layout/blobs/sha256").read(&digest) == bytes);
+    let Some(read) = bytes_read(&repo, &["package", "HEAD", "-o", "../again"]) else {
+        skip("packing_on_btrfs_shares_blocks", "no strace to count what is read with");
+        return;
+    };
+    assert!(read < SIZE / 2, "package read {read} bytes");
+}
+
+/// The bytes that git-model itself reads, by its system calls.
+fn bytes_read(repo: &Repo, args: &[&str]) -> Option<u64> {
+    let mut strace = repo.command("strace");
+    strace.args(["-f", "-o", "../calls", "-e", "trace=read,pread64,readv,preadv", crate::support::BINARY]).args(args);
+    let spawned = strace.output().ok()?;
+    assert!(spawned.status.success(), "{}", String::from_utf8_lossy(&spawned.stderr));
+    let calls = repo.text("../calls");
+    Some(calls.lines().filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum())
+}
+
 #[test]
 fn link_copy_shares_nothing() {
     let Some(mount) = Mount::image("link_copy_shares_nothing", &["mkfs.btrfs"]) else { return };

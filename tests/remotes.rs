@@ -304,6 +304,48 @@ fn repair_replaces_wrong_bytes(place: &Place) {
     assert_eq!(clone.text("w.bin"), "good");
 }
 
+/// Objects of the right size: one that was sent at once and one in parts, each right, then wrong, then without a checksum.
+fn repair_compares_checksums_that_the_store_keeps(place: &Place) {
+    let repo = place.repo("repo");
+    repo.commit_artifact("small.bin", "good", "v1");
+    repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+    repo.model(["push"]).ok();
+    let repair = ["push", "--repair=checksums"];
+    let report = repo.json(repair);
+    assert_eq!((&report["objects"], &report["unchecked"]), (&0.into(), &0.into()), "{report}");
+    let wrong = [("small.bin", b"evil".to_vec()), ("large.bin", noise(2, 40 << 20))];
+    place.put_with_checksum(&key(&repo.join("small.bin")), &wrong[0].1);
+    let report = repo.json(repair);
+    assert_eq!((&report["repaired"], &report["unchecked"]), (&1.into(), &0.into()), "{report}");
+    place.verify();
+    // An upload of these parts by somebody else, whose cache was damaged.
+    let object = key(&repo.join("large.bin"));
+    let other = place.repo("other");
+    other.commit_artifact("large.bin", &wrong[1].1, "v1");
+    other.model(["push"]).ok();
+    place.copy(&key(&other.join("large.bin")), &object);
+    let report = repo.json(repair);
+    assert_eq!(report["objects"], u64::from(report["unchecked"] == 0), "{report}");
+    for (name, bytes) in wrong {
+        place.put(&key(&repo.join(name)), &bytes);
+    }
+    let told = repo.model(repair).ok();
+    assert!(told.contains("has everything"), "{told}");
+    repo.model(repair).says("it keeps no checksum to compare of 2 objects").ok();
+    repo.model(["push", "--repair"]).says("2 objects").ok();
+    assert_eq!(place.verify(), 3);
+}
+
+#[test]
+fn garage_keeps_checksums() {
+    repair_compares_checksums_that_the_store_keeps(&Place::garage());
+}
+
+#[test]
+fn moto_keeps_checksums() {
+    repair_compares_checksums_that_the_store_keeps(&Place::moto());
+}
+
 fn lost_content_is_reported_and_the_rest_is_sent(place: &Place) {
     let repo = place.repo("repo");
     repo.commit_artifact("lost.bin", "lost", "v1");

@@ -15,6 +15,19 @@ use crate::support::{BINARY, Repo, Sandbox, noise, run, sha256, skip};
 const MIB: u64 = 1 << 20;
 const PART: u64 = 16 * MIB;
 
+/// Size and speed of what is killed on its way. `GIT_MODEL_KILL_MIB=2048 GIT_MODEL_KILL_RATE=0` is the full measure, and as fast as
+/// it goes.
+fn killed() -> (u64, Vec<String>) {
+    let number = |name: &str, usual: u64| {
+        std::env::var(name).map_or(usual, |text| text.parse().expect("a number of MiB"))
+    };
+    let rate = match number("GIT_MODEL_KILL_RATE", 32) {
+        0 => Vec::new(),
+        rate => vec!["--limit-rate".to_owned(), format!("{rate}m")],
+    };
+    (number("GIT_MODEL_KILL_MIB", 256) * MIB, rate)
+}
+
 fn passing() -> Proxy {
     Proxy::start(&garage().endpoint, |_| Fate::Pass)
 }
@@ -57,13 +70,12 @@ fn partial(repo: &Repo) -> Vec<PathBuf> {
 fn a_push_killed_ten_times_sends_at_most_two_parts_again_each_time() {
     let (place, proxy) = (Place::garage(), passing());
     let repo = through(&place.repo("repo"), &proxy);
-    let size = 256 * MIB;
+    let (size, rate) = killed();
     repo.commit_artifact("large.bin", noise(1, size as usize), "v1");
+    let push: Vec<&str> = std::iter::once("push").chain(rate.iter().map(String::as_str)).collect();
     let mut kills = 0;
-    for mib in [20, 40, 28, 36, 44, 24, 40, 52, 20, 36] {
-        kills += usize::from(stop_after(&repo, &["push", "--limit-rate", "32m"], "-KILL", mib * MIB, || {
-            proxy.up()
-        }));
+    for share in [20, 40, 28, 36, 44, 24, 40, 52, 20, 36] {
+        kills += usize::from(stop_after(&repo, &push, "-KILL", share * size / 256, || proxy.up()));
         assert!(place.objects().is_empty(), "nothing is visible before it is complete");
     }
     assert_eq!(kills, 10);
@@ -81,15 +93,14 @@ fn a_push_killed_ten_times_sends_at_most_two_parts_again_each_time() {
 fn a_fetch_killed_ten_times_brings_at_most_two_parts_again_each_time() {
     let (place, proxy) = (Place::garage(), passing());
     let repo = place.repo("repo");
-    let size = 256 * MIB;
+    let (size, rate) = killed();
     repo.commit_artifact("large.bin", noise(1, size as usize), "v1");
     repo.model(["push"]).ok();
     let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    let fetch: Vec<&str> = std::iter::once("fetch").chain(rate.iter().map(String::as_str)).collect();
     let mut kills = 0;
-    for mib in [20, 30, 16, 24, 17, 25, 18, 20, 22, 26] {
-        kills += u64::from(stop_after(&clone, &["fetch", "--limit-rate", "48m"], "-KILL", mib * MIB, || {
-            proxy.down()
-        }));
+    for share in [20, 30, 16, 24, 17, 25, 18, 20, 22, 26] {
+        kills += u64::from(stop_after(&clone, &fetch, "-KILL", share * size / 256, || proxy.down()));
         assert_eq!(partial(&clone).len(), 1);
     }
     assert_eq!(kills, 10);

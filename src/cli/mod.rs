@@ -37,7 +37,7 @@ pub(crate) struct Cli {
 }
 
 /// Options that every command takes.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub(crate) struct Global {
     /// Only print results and errors
     #[arg(long, short, global = true, display_order = 100)]
@@ -67,7 +67,7 @@ fn rate(text: &str) -> Result<u64, String> {
 
 /// Runs the program and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match parse(args.into_iter().collect()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output with exit code 0, wrong usage to standard error with 2.
@@ -82,6 +82,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ui.error(&error);
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// Git runs hooks after most of its commands, so theirs is parsed alone: building all commands takes longer than most hooks.
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    #[derive(Parser)]
+    struct Hook {
+        #[command(flatten)]
+        args: cmd::HookArgs,
+    }
+    match args.get(1).is_some_and(|first| first == "hook") {
+        true => {
+            let Hook { args } = Hook::try_parse_from(args.into_iter().skip(1))?;
+            Ok(Cli { global: Global::default(), command: cmd::Command::hook(args) })
+        }
+        false => Cli::try_parse_from(args),
     }
 }
 

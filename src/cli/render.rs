@@ -191,6 +191,12 @@ pub(super) fn push_text(ui: &Ui, report: &push::Report, dry_run: bool) {
             "{url}: this is another store than was pushed to before, so everything is sent that it lacks"
         ));
     }
+    if report.unchecked > 0 {
+        ui.warn(format!(
+            "{url}: it keeps no checksum to compare of {}, so only sizes were; git model push --repair reads them",
+            human::count(report.unchecked, "object")
+        ));
+    }
     if report.objects == 0 {
         ui.say(format!("{name} ({url}) has everything"));
         return;
@@ -217,6 +223,7 @@ pub(super) fn push_json(report: &push::Report, dry_run: bool) -> Value {
         "bytes": report.bytes,
         "seconds": report.time.as_secs_f64(),
         "repaired": report.repaired,
+        "unchecked": report.unchecked,
         "store_replaced": report.store_replaced,
         "versions": report.versions,
         "dry_run": dry_run,

@@ -14,7 +14,7 @@ use crate::human;
 use crate::id::{Digest, Hasher};
 use crate::lineage::{self, Lineage};
 use crate::pointer::{Content, Pointer};
-use crate::remote::{Download, Receive, Remote, Upload};
+use crate::remote::{Compared, Download, Receive, Remote, Suspect, Upload};
 use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 
@@ -38,8 +38,8 @@ pub struct Options {
 /// How it is found out what is wrong in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// The store is asked for the size of every object.
-    Sizes,
+    /// The store is asked about every object: its size and, where it keeps one of use, its checksum.
+    Checksums,
     /// Every object is read from the store, and hashed.
     Bytes,
 }
@@ -57,6 +57,8 @@ pub struct Report {
     pub time: Duration,
     /// Of these, objects that the store had already, with wrong bytes.
     pub repaired: u64,
+    /// When checksums were compared: objects of the right size of which the store keeps none that can be.
+    pub unchecked: u64,
     /// Whether another store was found than this clone pushed to before.
     pub store_replaced: bool,
     /// Versions (of artifacts) that the store now holds, of those that were asked for.
@@ -177,12 +179,17 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         pushed.forget();
     }
     let mut sizes = remote.sizes(&asked(ctx, &wanted.versions, &pushed))?;
-    if options.repair == Some(Repair::Bytes) {
-        for damaged in damaged_in_store(ctx, &remote, &sizes)? {
-            // Not the size of any object, so that it counts as there but wrong.
-            sizes.insert(damaged, u64::MAX);
+    let wrong = match options.repair {
+        None => Vec::new(),
+        Some(Repair::Bytes) => damaged_in_store(ctx, &remote, &sizes)?,
+        Some(Repair::Checksums) => {
+            let compared = compare_checksums(ctx, &remote, &sizes)?;
+            report.unchecked = compared.unknown;
+            compared.wrong
         }
-    }
+    };
+    // Not the size of any object, so that it counts as there but wrong.
+    sizes.extend(wrong.into_iter().map(|digest| (digest, u64::MAX)));
     let plan = plan(ctx, &wanted.versions, &sizes, &pushed);
     report.count(&plan);
     if let Some(limit) = limit
@@ -227,6 +234,17 @@ pub(super) fn damaged_in_store(
     };
     let failed = remote.download(&objects, &check, step.as_ref())?;
     Ok(failed.into_iter().map(|(digest, _)| digest).collect())
+}
+
+fn compare_checksums(ctx: &Ctx, remote: &Remote, sizes: &HashMap<Digest, u64>) -> Result<Compared> {
+    let here = |digest: &Digest, size: u64| {
+        ctx.cache.holds(digest, size).then(|| ctx.cache.object_path(digest))
+    };
+    let suspects: Vec<Suspect> = sizes
+        .iter()
+        .map(|(digest, size)| Suspect { digest: *digest, size: *size, file: here(digest, *size) })
+        .collect();
+    remote.compare_checksums(&suspects)
 }
 
 /// Hashes what comes, and keeps nothing.

@@ -3,6 +3,7 @@
 //! Outward everything is synchronous. Several objects move at once, each on a thread of its own that drives one request
 //! after the other; a budget in bytes, not the number of threads, bounds the memory.
 
+mod checksums;
 mod connect;
 mod credentials;
 mod explain;
@@ -11,6 +12,8 @@ mod links;
 mod moved;
 mod outside;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +34,7 @@ use crate::id::Digest;
 use crate::progress::Interrupt;
 use crate::remote_url::RemoteUrl;
 
+pub use checksums::{Compared, Suspect};
 pub use connect::Access;
 pub use credentials::aws::{AwsProfile, aws_profile};
 pub use credentials::azure::connection_field;
@@ -54,6 +58,7 @@ pub struct Remote {
     store: Arc<DynObjectStore>,
     signer: Option<Arc<dyn Signer>>,
     multipart: Option<Arc<dyn MultipartStore>>,
+    checksums: Option<checksums::Checksums>,
     runtime: Runtime,
     engine: Engine,
     interrupt: Interrupt,
@@ -95,10 +100,10 @@ impl Remote {
     /// Opens a store. No request is made to it yet; credentials are asked for where that takes a request.
     pub fn open(url: &RemoteUrl, access: &Access, interrupt: Interrupt) -> Result<Remote> {
         let runtime = connect::runtime()?;
-        let connect::Connected { store, signer, multipart } =
+        let connect::Connected { store, signer, multipart, checksums } =
             wait(&runtime, &interrupt, connect::connect(url, access))?;
         let engine = Engine::new(&access.traffic, matches!(url, RemoteUrl::Folder(_)));
-        Ok(Remote { url: url.clone(), store, signer, multipart, runtime, engine, interrupt })
+        Ok(Remote { url: url.clone(), store, signer, multipart, checksums, runtime, engine, interrupt })
     }
 
     /// Where it is.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::garage::{S3, garage};
 use super::servers;
-use super::{Repo, Sandbox, run, sha256};
+use super::{Repo, Sandbox, prepared, run, sha256};
 
 /// A fresh, empty store and a sandbox for repositories that use it.
 pub struct Place {
@@ -204,6 +204,27 @@ impl Place {
                 servers::azure_client(&container, code, &[&blob, file.to_str().unwrap()]).ok();
             }
         }
+    }
+
+    /// Copies an object of S3 inside of the store, with the checksum that it keeps where the store does that.
+    pub fn copy(&self, from: &str, to: &str) {
+        let Store::S3(server) = &self.store else { panic!("only of S3") };
+        let place = |key: &str| format!("{}/{key}", self.view);
+        server.s5cmd(&["cp", &place(from), &place(to)]).unwrap();
+    }
+
+    /// Puts bytes into a bucket of S3 together with their SHA-256, which the store keeps.
+    pub fn put_with_checksum(&self, key: &str, bytes: &[u8]) {
+        let Store::S3(server) = &self.store else { panic!("only S3 keeps checksums") };
+        let file = self.sandbox.join("to put");
+        std::fs::write(&file, bytes).unwrap();
+        let (bucket, prefix) = self.view.trim_start_matches("s3://").split_once('/').unwrap();
+        let code = "import boto3, sys\n\
+                    s3 = boto3.client('s3', endpoint_url=sys.argv[1])\n\
+                    s3.put_object(Bucket=sys.argv[2], Key=sys.argv[3], Body=open(sys.argv[4], 'rb'), ChecksumAlgorithm='SHA256')";
+        let mut client = server.env(&self.sandbox.at("")).command(prepared("moto-5.2.5/bin/python3"));
+        client.args(["-c", code, &server.endpoint, bucket, &format!("{prefix}/{key}"), file.to_str().unwrap()]);
+        run(client).ok();
     }
 
     /// Removes a key, or with a final `*` all that begin with it.

@@ -47,6 +47,8 @@ use crate::error::Result;
 use crate::git::Git;
 use crate::ops::Ctx;
 
+pub(super) use hook::HookArgs;
+
 /// All commands, by what they need.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -54,6 +56,12 @@ pub(super) enum Command {
     Inside(Box<Inside>),
     /// Works anywhere.
     Outside(Outside),
+}
+
+impl Command {
+    pub(super) fn hook(args: HookArgs) -> Command {
+        Command::Inside(Box::new(Inside::Hook(args)))
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -20,7 +20,7 @@ pub(crate) struct PushArgs {
     /// Send to this remote instead of the default
     #[arg(long, value_name = "NAME")]
     remote: Option<String>,
-    /// Send again what is missing in the store or wrong there: reads every object, or with `=sizes` only asks for sizes
+    /// Send again what is missing in the store or wrong there: reads every object, or with `=checksums` only asks about each
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "bytes")]
     repair: Option<How>,
     /// Say what would be sent, and send nothing
@@ -35,8 +35,8 @@ pub(crate) struct PushArgs {
 enum How {
     /// Read every object and hash it
     Bytes,
-    /// Ask for the size of every object
-    Sizes,
+    /// Ask for the size of every object and, on S3, for the SHA-256 that it keeps
+    Checksums,
 }
 
 pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &PushArgs) -> Result<()> {
@@ -46,7 +46,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &PushArgs) -> Result<()> {
         remote: args.remote.clone(),
         repair: args.repair.map(|how| match how {
             How::Bytes => Repair::Bytes,
-            How::Sizes => Repair::Sizes,
+            How::Checksums => Repair::Checksums,
         }),
         dry_run: args.dry_run,
         ..push::Options::default()

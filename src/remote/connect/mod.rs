@@ -20,6 +20,7 @@ use crate::fsio::Durability;
 use crate::human;
 use crate::remote_url::{self, RemoteUrl};
 
+use super::checksums::Checksums;
 use super::transfer::{Client, Traffic};
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
@@ -68,20 +69,21 @@ pub(super) struct Connected {
     pub(super) signer: Option<Arc<dyn Signer>>,
     /// Sends an object in parts that can be gone on with, where the store has that.
     pub(super) multipart: Option<Arc<dyn MultipartStore>>,
+    /// Asks for the checksums that the store keeps, where it keeps any of use.
+    pub(super) checksums: Option<Checksums>,
 }
 
 impl Connected {
     /// The client of one of the clouds.
-    fn cloud<S: ObjectStore + Signer + MultipartStore>(store: S) -> Connected {
-        let store = Arc::new(store);
+    fn cloud<S: ObjectStore + Signer + MultipartStore>(store: Arc<S>) -> Connected {
         let signer: Arc<dyn Signer> = Arc::<S>::clone(&store);
         let multipart: Arc<dyn MultipartStore> = Arc::<S>::clone(&store);
-        Connected { store, signer: Some(signer), multipart: Some(multipart) }
+        Connected { store, signer: Some(signer), multipart: Some(multipart), checksums: None }
     }
 
     /// The client of something that is no cloud.
     fn plain(store: Arc<DynObjectStore>) -> Connected {
-        Connected { store, signer: None, multipart: None }
+        Connected { store, signer: None, multipart: None, checksums: None }
     }
 }
 
@@ -97,10 +99,10 @@ pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connecte
     }
     match url {
         RemoteUrl::Folder(path) => Ok(Connected::plain(folder::open(url, path, access)?)),
-        RemoteUrl::S3 { bucket, .. } => Ok(Connected::cloud(s3::open(url, bucket, access).await?)),
-        RemoteUrl::Gcs { bucket, .. } => Ok(Connected::cloud(gcs::open(url, bucket, access).await?)),
+        RemoteUrl::S3 { bucket, .. } => s3::open(url, bucket, access).await,
+        RemoteUrl::Gcs { bucket, .. } => Ok(Connected::cloud(Arc::new(gcs::open(url, bucket, access).await?))),
         RemoteUrl::Azure { account, container, .. } => {
-            Ok(Connected::cloud(azure::open(url, account, container, access).await?))
+            Ok(Connected::cloud(Arc::new(azure::open(url, account, container, access).await?)))
         }
         RemoteUrl::Https { .. } => Ok(Connected::plain(https::open(url, access)?)),
     }

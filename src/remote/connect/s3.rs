@@ -1,16 +1,21 @@
 //! S3 and servers that speak its protocol.
 
-use object_store::ClientOptions;
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
+use std::sync::Arc;
 
-use super::{Access, NoRedirects};
+use object_store::ClientOptions;
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::client::HttpConnector;
+
+use super::{Access, Connected, NoRedirects};
 use crate::error::{Error, Result};
 use crate::human;
+use crate::remote::checksums::Checksums;
 use crate::remote::credentials::aws;
 use crate::remote::explain::explain;
 use crate::remote_url::RemoteUrl;
 
-pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<AmazonS3> {
+pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Connected> {
+    let unusable = |error: object_store::Error| explain(url, "cannot be used", &error);
     // Not `from_env`, which would take endpoints and switches from variables that the trust rules do not look at.
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
@@ -33,5 +38,9 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         true => builder.with_skip_signature(true),
         false => builder.with_credentials(aws::provider(url, access).await?),
     };
-    builder.build().map_err(|error| explain(url, "cannot be used", &error))
+    let s3 = Arc::new(builder.build().map_err(unusable)?);
+    let client = NoRedirects::new(access).connect(&ClientOptions::new()).map_err(unusable)?;
+    let region = access.region.clone().unwrap_or_else(|| aws::USUAL_REGION.to_owned());
+    let checksums = Checksums { s3: Arc::clone(&s3), client, region, anonymous: access.anonymous };
+    Ok(Connected { checksums: Some(checksums), ..Connected::cloud(s3) })
 }

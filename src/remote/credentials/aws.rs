@@ -23,7 +23,7 @@ use crate::remote::Access;
 use crate::remote_url::RemoteUrl;
 
 /// The region that token services are asked in when none is known.
-const USUAL_REGION: &str = "us-east-1";
+pub(in crate::remote) const USUAL_REGION: &str = "us-east-1";
 
 /// What a profile of `~/.aws` says about where a bucket is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
