@@ -58,6 +58,7 @@ class Lab:
         self.tools = {self.binary: "--version", "git": "--version"}  # what prints the version of each tool in use
         self.repositories = 0
         self.scale = 1.0  # of the data, where a case can do with less
+        self.without: list[str] = []  # peers that are not asked for
         self.remarks: list[str] = []  # what a reader must know besides the facts
         self.at_end: list[Callable[[], None]] = []
         (scratch / "gitconfig").write_text("[user]\n\tname = Bench\n\temail = bench@example.com\n")
@@ -190,6 +191,7 @@ def main(about: str, cases: dict[str, Callable[[Lab], Case]], free_space: int) -
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=cases, action="append", help="measure one case; may be given several times")
     parser.add_argument("--scale", type=float, default=1.0, help="take this part of the data, where a case can do with less")
+    parser.add_argument("--without", metavar="TOOL", action="append", default=[], help="leave this peer out, where a case can do without it")
     parser.add_argument("--binary", type=Path, default=PROJECT / "target/release/git-model")
     parser.add_argument("--dir", type=Path, default=PROJECT / "target", help="where to work: a folder on a real disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
@@ -205,7 +207,7 @@ def main(about: str, cases: dict[str, Callable[[Lab], Case]], free_space: int) -
     results, samples = [], {}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=args.dir.resolve()) as scratch:
         lab = Lab(Path(scratch), args.binary.resolve())
-        lab.scale = args.scale
+        lab.scale, lab.without = args.scale, args.without
         try:
             for name in args.only or cases:
                 print(f"{name}: preparing", file=sys.stderr)

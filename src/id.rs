@@ -14,7 +14,9 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Hashes bytes that are in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Digest(Sha256::digest(bytes).into())
+        let mut hasher = Hasher::default();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// Takes 32 bytes that already are a digest.
@@ -91,19 +93,54 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hashes bytes as they pass.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
+#[derive(Clone)]
+pub struct Hasher(Engine);
+
+/// Who computes.
+#[derive(Clone)]
+enum Engine {
+    /// `sha2`, by the processor's own instructions for SHA-256 wherever it has some.
+    Instructions(Sha256),
+    /// AWS-LC's vector code: without such instructions twice as fast as `sha2`.
+    Vectors(aws_lc_rs::digest::Context),
+}
 
 impl Hasher {
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        match &mut self.0 {
+            Engine::Instructions(engine) => engine.update(bytes),
+            Engine::Vectors(engine) => engine.update(bytes),
+        }
     }
 
     /// The digest of everything so far.
     pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
+        Digest(match self.0 {
+            Engine::Instructions(engine) => engine.finalize().into(),
+            Engine::Vectors(engine) => engine.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"),
+        })
     }
+}
+
+impl Default for Hasher {
+    fn default() -> Hasher {
+        Hasher(if prefers_vectors() { Engine::vectors() } else { Engine::Instructions(Sha256::new()) })
+    }
+}
+
+impl Engine {
+    fn vectors() -> Engine {
+        Engine::Vectors(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+    }
+}
+
+/// Whether this processor has no instructions for SHA-256 and AWS-LC has code for it.
+fn prefers_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !std::arch::is_x86_feature_detected!("sha");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 impl fmt::Debug for Hasher {
@@ -135,5 +172,22 @@ mod tests {
         assert_eq!(Digest::from_hex(&empty.to_hex().to_uppercase()), None);
         assert_eq!(Digest::from_hex("e3"), None);
         assert_eq!(empty.short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn whoever_computes_the_digest_is_the_same() {
+        let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        for cut in [0, 1, 63, 64, 65, 4_096, 99_999, 100_000] {
+            let digest = |engine: Engine| {
+                let mut hasher = Hasher(engine);
+                hasher.update(&bytes[..cut]);
+                let first = hasher.clone().finish();
+                hasher.update(&bytes[cut..]);
+                (first, hasher.finish())
+            };
+            let instructions = digest(Engine::Instructions(Sha256::new()));
+            assert_eq!(instructions, digest(Engine::vectors()), "{cut}");
+            assert_eq!(instructions.1, Digest::of(&bytes));
+        }
     }
 }

@@ -220,6 +220,23 @@ fn workload_identity_is_federated() {
     {
         login(source, impersonate).model(["remote", "check"]).says("can be read and written").ok();
     }
+    // Somebody who may act as another account, as gcloud leaves it.
+    login(at("subject"), false);
+    let own: serde_json::Value = serde_json::from_str(&repo.text("../login.json")).unwrap();
+    let acting = serde_json::json!({
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": impersonation,
+        "delegates": ["projects/-/serviceAccounts/between@acme.example"],
+        "source_credentials": own,
+    });
+    repo.write("../acting.json", acting.to_string());
+    let acts =
+        repo.env("GOOGLE_APPLICATION_CREDENTIALS", place.sandbox.join("acting.json").display().to_string());
+    acts.model(["remote", "check"]).says("can be read and written").ok();
+    assert!(
+        server.requests().iter().any(|head| head.contains("Bearer federated")),
+        "who acts asks for the other's token"
+    );
     // What was handed out is what requests carry.
     let here = login(at("subject"), true);
     here.git(["config", "model.remote.origin.endpoint", &server.endpoint()]).ok();
@@ -251,6 +268,15 @@ fn google_credentials_of_other_kinds_are_told_apart() {
         ("[]", "not a credentials file"),
         (r#"{"type": "external_account_authorized_user"}"#, "of the kind `external_account_authorized_user`"),
         (r#"{"type": "external_account"}"#, "not an external_account that can be used"),
+        (
+            r#"{"type": "impersonated_service_account"}"#,
+            "not an impersonated_service_account that can be used",
+        ),
+        (
+            r#"{"type": "impersonated_service_account", "service_account_impersonation_url": "https://a/b",
+                "source_credentials": {"type": "service_account"}}"#,
+            "its source_credentials are of a kind that is not supported",
+        ),
         (r#"{"type": "service_account", "private_key": "canary"}"#, "gs://bucket/x"),
     ] {
         repo.write("../login.json", text);

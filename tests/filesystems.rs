@@ -159,21 +159,11 @@ fn packing_on_btrfs_shares_blocks() {
     assert!(packed < SIZE / 10, "package took {packed} bytes");
     let digest = crate::support::sha256(&repo.join("w.bin"));
     assert!(sandbox.at("layout/blobs/sha256").read(&digest) == bytes);
-    let Some(read) = bytes_read(&repo, &["package", "HEAD", "-o", "../again"]) else {
+    let Some(read) = repo.bytes_read(&["package", "HEAD", "-o", "../again"]) else {
         skip("packing_on_btrfs_shares_blocks", "no strace to count what is read with");
         return;
     };
     assert!(read < SIZE / 2, "package read {read} bytes");
-}
-
-/// The bytes that git-model itself reads, by its system calls.
-fn bytes_read(repo: &Repo, args: &[&str]) -> Option<u64> {
-    let mut strace = repo.command("strace");
-    strace.args(["-f", "-o", "../calls", "-e", "trace=read,pread64,readv,preadv", crate::support::BINARY]).args(args);
-    let spawned = strace.output().ok()?;
-    assert!(spawned.status.success(), "{}", String::from_utf8_lossy(&spawned.stderr));
-    let calls = repo.text("../calls");
-    Some(calls.lines().filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum())
 }
 
 #[test]

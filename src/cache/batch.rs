@@ -195,6 +195,9 @@ impl<'a> Batch<'a> {
             let is_new = self.cache.size_of(&object.digest) != Some(object.size);
             // An object that is there already is replaced by these bytes, which are known to be right.
             self.persist(object.temp, &target)?;
+            if object.size >= PUBLISH_AT_ONCE {
+                self.cache.note_checked(&object.digest);
+            }
             dirs.extend(target.parent().map(Path::to_path_buf));
             if is_new {
                 added.objects += 1;
@@ -336,6 +339,25 @@ mod tests {
         assert_eq!(cache.verify(&added.digest, &|_| Ok(())).unwrap(), Some(true));
         assert_eq!(cache.usage().unwrap(), Usage { objects: 1, bytes: 3 });
         assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_checked_is_known_until_somebody_touches_it() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let large = vec![7; PUBLISH_AT_ONCE as usize];
+        let (large, small) =
+            (batch.add_bytes(&large).unwrap().digest, batch.add_bytes(b"small").unwrap().digest);
+        batch.commit().unwrap();
+        assert!(cache.was_checked(&large));
+        assert!(!cache.was_checked(&small));
+        assert!(
+            !Cache::new(cache.root().to_owned(), Durability::Full).was_checked(&large),
+            "by another process"
+        );
+        let path = cache.object_path(&large);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!cache.was_checked(&large));
     }
 
     #[test]

@@ -5,11 +5,12 @@
 
 mod batch;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use rayon::prelude::*;
 use rustix::fs::AtFlags;
@@ -27,6 +28,8 @@ pub struct Cache {
     durability: Durability,
     /// The directory of objects, once it was there to be opened: whoever asks for thousands of them walks no long path.
     objects: OnceLock<OwnedFd>,
+    /// Large objects that this process checked and published, with their files as they were then.
+    checked: Mutex<HashMap<Digest, fsio::FileStat>>,
 }
 
 /// Names of the objects that are there, for whoever asks about very many. Sizes and bytes were not looked at.
@@ -55,7 +58,7 @@ pub struct Usage {
 impl Cache {
     /// Opens the cache at `root`; directories are made when they are first needed.
     pub fn new(root: PathBuf, durability: Durability) -> Cache {
-        Cache { root, durability, objects: OnceLock::new() }
+        Cache { root, durability, objects: OnceLock::new(), checked: Mutex::default() }
     }
 
     /// Where it is.
@@ -79,11 +82,28 @@ impl Cache {
 
     /// The size of an object's file, if there is one. That it exists does not mean that its bytes are right.
     pub fn size_of(&self, digest: &Digest) -> Option<u64> {
+        let stat = self.stat(digest)?;
+        matches!(stat.kind, fsio::Kind::File | fsio::Kind::Executable).then_some(stat.size)
+    }
+
+    /// Whether this process itself checked an object's bytes, and nothing touched its file since. Known of large objects only:
+    /// others are quickly checked again.
+    pub fn was_checked(&self, digest: &Digest) -> bool {
+        let checked = self.checked.lock().expect("no thread panicked").get(digest).copied();
+        checked.is_some() && self.stat(digest) == checked
+    }
+
+    fn note_checked(&self, digest: &Digest) {
+        if let Some(stat) = self.stat(digest) {
+            self.checked.lock().expect("no thread panicked").insert(*digest, stat);
+        }
+    }
+
+    fn stat(&self, digest: &Digest) -> Option<fsio::FileStat> {
         let hex = digest.to_hex();
         let name = format!("{}/{hex}", &hex[..2]);
         let stat = rustix::fs::statat(self.objects()?, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        let stat = fsio::FileStat::from_raw(&stat);
-        matches!(stat.kind, fsio::Kind::File | fsio::Kind::Executable).then_some(stat.size)
+        Some(fsio::FileStat::from_raw(&stat))
     }
 
     fn objects(&self) -> Option<&OwnedFd> {

@@ -143,6 +143,10 @@ pub(super) fn fetch_json(report: &fetch::Report) -> Value {
 /// Says what a fetch brought, if it had to ask a store.
 pub(super) fn fetch_text(ui: &Ui, report: &fetch::Report) {
     if let Some(remote) = &report.remote {
+        if report.objects == 0 {
+            ui.say(format!("{remote} was asked for nothing: another command brought it meanwhile"));
+            return;
+        }
         let (objects, moved) =
             (human::count(report.objects, "object"), human::moved(report.bytes, report.time));
         ui.say(format!("fetched {objects} ({moved}) from {remote}"));

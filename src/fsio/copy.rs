@@ -104,6 +104,47 @@ pub fn copy_hashing(
     })
 }
 
+/// Copies a file in the kernel, unread, from its start; returns how many bytes. `None`, and nothing is done, where the system
+/// cannot do that between these two.
+pub fn copy_unread(
+    source: &File,
+    target: &File,
+    writeback: bool,
+    on_bytes: OnBytes<'_>,
+) -> io::Result<Option<u64>> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        let (mut from, mut to, mut since) = (0, 0, 0);
+        loop {
+            let step = 8 * CHUNK;
+            match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), step) {
+                Ok(0) => return Ok(Some(to)),
+                Ok(count) => {
+                    on_bytes(count as u64)?;
+                    since += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
+                    if to == 0 =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if writeback && since >= WRITEBACK_STEP {
+                start_writeback(target);
+                since = 0;
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _unused = (source, target, writeback, on_bytes);
+        Ok(None)
+    }
+}
+
 fn each_chunk(
     file: &File,
     each: &mut dyn FnMut(&[u8]) -> io::Result<()>,

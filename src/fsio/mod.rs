@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Context, Error, Result};
 
-pub use copy::{OnBytes, copy_hashing, hash_file};
+pub use copy::{OnBytes, copy_hashing, copy_unread, hash_file};
 pub use partial::{BLOCK, Partial, allocated};
 pub use stat::{Clock, FileStat, Kind};
 pub use writeback::start_writeback;

@@ -272,7 +272,9 @@ pub(super) fn fill(
     wanted.par_iter().try_for_each(|file| -> Result<()> {
         interrupt.check()?;
         let target = stage.join(file.path.as_path());
-        if is_right(&target, file, interrupt)? || from_cache(cache, file, &target, (durability, clones), interrupt)? {
+        if is_right(&target, file, interrupt)?
+            || from_cache(cache, file, &target, (durability, clones), interrupt)?
+        {
             return Ok(());
         }
         missing.lock().expect("no thread panicked").push(file);

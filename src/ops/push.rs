@@ -237,9 +237,8 @@ pub(super) fn damaged_in_store(
 }
 
 fn compare_checksums(ctx: &Ctx, remote: &Remote, sizes: &HashMap<Digest, u64>) -> Result<Compared> {
-    let here = |digest: &Digest, size: u64| {
-        ctx.cache.holds(digest, size).then(|| ctx.cache.object_path(digest))
-    };
+    let here =
+        |digest: &Digest, size: u64| ctx.cache.holds(digest, size).then(|| ctx.cache.object_path(digest));
     let suspects: Vec<Suspect> = sizes
         .iter()
         .map(|(digest, size)| Suspect { digest: *digest, size: *size, file: here(digest, *size) })

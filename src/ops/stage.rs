@@ -190,7 +190,9 @@ impl Stager<'_> {
                     staging.place_link(&object, &expected, &entry.path, staged).map(|link| link.is_some())
                 }
                 _ => {
-                    staging.place(&object, &expected, staged, mode, &on_bytes).map(|placed| placed.is_some())
+                    let was_checked = || cache.was_checked(&entry.digest);
+                    let placed = staging.place(&object, &expected, staged, mode, &was_checked, &on_bytes);
+                    placed.map(|placed| placed.is_some())
                 }
             };
             filled.map_err(|error| error.about(self.want.shown(&entry.path)))

@@ -36,15 +36,16 @@ enum Kept {
 }
 
 impl Kept {
-    /// Reads the value of `x-amz-checksum-sha256`.
-    fn parse(text: &str) -> Option<Kept> {
-        let digest = |text: &str| {
-            let bytes: [u8; 32] = BASE64_STANDARD.decode(text).ok()?.try_into().ok()?;
-            Some(Digest::from_bytes(bytes))
+    /// Reads the values of `x-amz-checksum-sha256` and `etag`. Some servers tell the number of parts only in the latter.
+    fn parse(checksum: &str, etag: &str) -> Option<Kept> {
+        let (digest, count) = match checksum.split_once('-') {
+            Some((digest, count)) => (digest, Some(count)),
+            None => (checksum, etag.trim_matches('"').split_once('-').map(|(_, count)| count)),
         };
-        match text.split_once('-') {
-            Some((of_parts, count)) => Some(Kept::Parts(digest(of_parts)?, count.parse().ok()?)),
-            None => digest(text).map(Kept::Whole),
+        let digest = Digest::from_bytes(BASE64_STANDARD.decode(digest).ok()?.try_into().ok()?);
+        match count {
+            Some(count) => Some(Kept::Parts(digest, count.parse().ok()?)),
+            None => Some(Kept::Whole(digest)),
         }
     }
 }
@@ -84,8 +85,7 @@ impl Checksums {
         let mut url = self.s3.signed_url(reqwest::Method::HEAD, key, Duration::from_secs(60)).await?;
         url.set_query(None);
         let request = http::Request::head(url.as_str()).header("x-amz-checksum-mode", "ENABLED");
-        let mut request =
-            request.body(HttpRequestBody::empty()).map_err(|error| generic(Box::new(error)))?;
+        let mut request = request.body(HttpRequestBody::empty()).map_err(|error| generic(Box::new(error)))?;
         if !self.anonymous {
             let credential = self.s3.credentials().get_credential().await?;
             AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None)?;
@@ -94,8 +94,9 @@ impl Checksums {
         if !answer.status().is_success() {
             return Ok(Err(answer.status().as_u16()));
         }
-        let kept = answer.headers().get("x-amz-checksum-sha256").and_then(|value| value.to_str().ok());
-        Ok(Ok(kept.and_then(Kept::parse)))
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag = header("etag").unwrap_or_default();
+        Ok(Ok(header("x-amz-checksum-sha256").and_then(|checksum| Kept::parse(checksum, etag))))
     }
 }
 
@@ -199,10 +200,11 @@ mod tests {
     fn both_forms_are_read() {
         let digest = Digest::of(b"part");
         let text = BASE64_STANDARD.encode(digest.as_bytes());
-        assert_eq!(Kept::parse(&text), Some(Kept::Whole(digest)));
-        assert_eq!(Kept::parse(&format!("{text}-7")), Some(Kept::Parts(digest, 7)));
+        assert_eq!(Kept::parse(&text, "\"0123\""), Some(Kept::Whole(digest)));
+        assert_eq!(Kept::parse(&format!("{text}-7"), ""), Some(Kept::Parts(digest, 7)));
+        assert_eq!(Kept::parse(&text, "\"0123-7\""), Some(Kept::Parts(digest, 7)));
         for odd in ["", "-7", "AAAA", &format!("{text}-"), &format!("{text}-x")] {
-            assert_eq!(Kept::parse(odd), None, "{odd}");
+            assert_eq!(Kept::parse(odd, "\"0123\""), None, "{odd}");
         }
     }
 

@@ -149,7 +149,8 @@ fn what_is_there_is_found_by_asking_and_by_listing() {
 #[test]
 fn absent_and_wrong_objects_are_named_and_the_others_come() {
     let (remote, dir) = (Remote::in_memory(), tempfile::tempdir().unwrap());
-    let contents = [noise(1, 1_000), noise(2, 1_000), noise(3, 40 * MIB), noise(4, 40 * MIB), noise(5, 1_000)];
+    let contents =
+        [noise(1, 1_000), noise(2, 1_000), noise(3, 40 * MIB), noise(4, 40 * MIB), noise(5, 1_000)];
     let uploads = uploads(dir.path(), &contents);
     remote.upload(&uploads[..4], dir.path(), step().as_ref()).unwrap();
     remote.overwrite(&uploads[1].digest, noise(9, 1_000));
@@ -194,7 +195,10 @@ fn a_store_has_one_id_and_says_whether_it_honours_conditions() {
     let id = remote.id_or_create().unwrap();
     assert_eq!(remote.id_or_create().unwrap(), id);
     let checked = remote.check().unwrap();
-    assert_eq!((checked.store, checked.writable, checked.conditional_writes), (Some(id), Some(true), Some(true)));
+    assert_eq!(
+        (checked.store, checked.writable, checked.conditional_writes),
+        (Some(id), Some(true), Some(true))
+    );
 }
 
 #[test]

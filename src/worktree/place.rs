@@ -145,7 +145,8 @@ impl Staging {
         probe().unwrap_or(false)
     }
 
-    /// Fills the new file `target` with an object's content and checks every byte of it.
+    /// Fills the new file `target` with an object's content and checks every byte of it, but for an object of which `was_checked`
+    /// says, before and after, that it need not be.
     ///
     /// `None` when the object's bytes turn out wrong; the target is gone then.
     pub fn place(
@@ -154,9 +155,17 @@ impl Staging {
         expected: &Expected,
         target: &Path,
         mode: LinkMode,
+        was_checked: &dyn Fn() -> bool,
         on_bytes: fsio::OnBytes<'_>,
     ) -> Result<Option<Placed>> {
         let source = File::open(object).context(object, "open")?;
+        if mode == LinkMode::Auto && was_checked() {
+            let placed = self.fill_unread(&source, expected, target, on_bytes)?;
+            if placed.is_some() && was_checked() {
+                return Ok(placed);
+            }
+            fs::remove_file(target).context(target, "remove")?;
+        }
         let (found, placed) = match mode {
             LinkMode::Hardlink if expected.kind == Kind::File && fs::hard_link(object, target).is_ok() => {
                 (fsio::hash_file(&source, on_bytes).context(object, "read")?, Placed::Hardlink)
@@ -175,6 +184,25 @@ impl Staging {
             .hint("git model add writes a right pointer where the content is known"));
         }
         Ok(None)
+    }
+
+    /// `None` when the system can neither share nor copy these unread, or something else than expected came.
+    fn fill_unread(
+        &self,
+        source: &File,
+        expected: &Expected,
+        target: &Path,
+        on_bytes: fsio::OnBytes<'_>,
+    ) -> Result<Option<Placed>> {
+        let file = create(target, expected.kind == Kind::Executable)?;
+        if self.reflinks.load(Ordering::Relaxed) && fsio::reflink(source, &file) == Reflink::Shared {
+            on_bytes(expected.size).context(target, "write the content to")?;
+            return Ok(Some(Placed::Reflink));
+        }
+        let durable = self.durability == Durability::Full;
+        let copied =
+            fsio::copy_unread(source, &file, durable, on_bytes).context(target, "write the content to")?;
+        Ok((copied == Some(expected.size)).then_some(Placed::Copy))
     }
 
     fn fill(

@@ -139,6 +139,18 @@ impl Repo {
         command
     }
 
+    /// The bytes that `git-model <args>` itself reads, by its system calls. `None` without strace.
+    pub fn bytes_read(&self, args: &[&str]) -> Option<u64> {
+        let mut strace = self.command("strace");
+        strace
+            .args(["-f", "-o", "../calls", "-e", "trace=read,pread64,readv,preadv,recvfrom", BINARY])
+            .args(args);
+        let traced = strace.output().ok()?;
+        assert!(traced.status.success(), "{}", String::from_utf8_lossy(&traced.stderr));
+        let calls = self.text("../calls");
+        Some(calls.lines().filter_map(|line| line.rsplit_once(" = ")?.1.parse::<u64>().ok()).sum())
+    }
+
     /// Runs `git <args>`.
     pub fn git<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         let mut command = self.command("git");

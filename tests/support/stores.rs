@@ -223,7 +223,14 @@ impl Place {
                     s3 = boto3.client('s3', endpoint_url=sys.argv[1])\n\
                     s3.put_object(Bucket=sys.argv[2], Key=sys.argv[3], Body=open(sys.argv[4], 'rb'), ChecksumAlgorithm='SHA256')";
         let mut client = server.env(&self.sandbox.at("")).command(prepared("moto-5.2.5/bin/python3"));
-        client.args(["-c", code, &server.endpoint, bucket, &format!("{prefix}/{key}"), file.to_str().unwrap()]);
+        client.args([
+            "-c",
+            code,
+            &server.endpoint,
+            bucket,
+            &format!("{prefix}/{key}"),
+            file.to_str().unwrap(),
+        ]);
         run(client).ok();
     }
 

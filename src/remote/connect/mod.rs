@@ -100,7 +100,9 @@ pub(super) async fn connect(url: &RemoteUrl, access: &Access) -> Result<Connecte
     match url {
         RemoteUrl::Folder(path) => Ok(Connected::plain(folder::open(url, path, access)?)),
         RemoteUrl::S3 { bucket, .. } => s3::open(url, bucket, access).await,
-        RemoteUrl::Gcs { bucket, .. } => Ok(Connected::cloud(Arc::new(gcs::open(url, bucket, access).await?))),
+        RemoteUrl::Gcs { bucket, .. } => {
+            Ok(Connected::cloud(Arc::new(gcs::open(url, bucket, access).await?)))
+        }
         RemoteUrl::Azure { account, container, .. } => {
             Ok(Connected::cloud(Arc::new(azure::open(url, account, container, access).await?)))
         }

@@ -1,26 +1,20 @@
 //! Workload identity federation: a token of another identity provider, such as a CI system's, is exchanged for one of
 //! Google's (RFC 8693). The format of the file is Google's AIP-4117.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use chrono::DateTime;
 use object_store::gcp::GcpCredential;
-use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
-use serde_json::json;
-use std::collections::BTreeMap;
 use url::Url;
 
 use super::google::Token;
-use super::{Fresh, Source, web};
+use super::impersonation::{SCOPE, ServiceAccount};
+use super::web::{self, Clients};
+use super::{Fresh, Source};
 use crate::error::{Context, Error, Result};
-use crate::human;
-
-const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-const HOUR: u64 = 3600;
 
 /// What the credentials file holds.
 #[derive(Deserialize)]
@@ -66,10 +60,9 @@ struct Format {
 pub(super) struct ExternalAccount {
     file: File,
     token_url: Url,
-    impersonation_url: Option<Url>,
+    impersonated: Option<ServiceAccount>,
     subject_url: Option<Url>,
-    client: Client,
-    metadata: Client,
+    clients: Clients,
 }
 
 // Credentials must never be printed, not even by accident.
@@ -89,32 +82,27 @@ impl ExternalAccount {
             return Err(Error::new("its credential_source is neither a file nor a URL")
                 .hint("sources that run programs or sign requests to AWS are not supported"));
         }
-        let optional =
-            |url: &Option<String>, what: &str| url.as_deref().map(|url| web::secure(url, what)).transpose();
-        let failed = |error: reqwest::Error| Error::new("cannot start the transfer threads").caused_by(error);
+        let lifetime =
+            file.service_account_impersonation.as_ref().and_then(|found| found.token_lifetime_seconds);
+        let impersonated = file
+            .service_account_impersonation_url
+            .as_deref()
+            .map(|url| ServiceAccount::new(url, Vec::new(), lifetime))
+            .transpose()?;
+        let subject_url = file.credential_source.url.as_deref();
+        let subject_url = subject_url.map(|url| web::secure(url, "credential_source.url")).transpose()?;
         Ok(ExternalAccount {
             token_url: web::secure(&file.token_url, "token_url")?,
-            impersonation_url: optional(
-                &file.service_account_impersonation_url,
-                "service_account_impersonation_url",
-            )?,
-            subject_url: optional(&file.credential_source.url, "credential_source.url")?,
-            client: web::client()?,
-            metadata: web::metadata_client().map_err(failed)?,
+            impersonated,
+            subject_url,
+            clients: Clients::new()?,
             file,
         })
     }
 
     /// The service account whose tokens are used, if it is one.
     pub(super) fn impersonated(&self) -> Option<String> {
-        let path = self.impersonation_url.as_ref()?.path();
-        let email = path.split_once("/serviceAccounts/")?.1.split_once(':')?.0;
-        Some(email.to_owned())
-    }
-
-    /// Whoever answers on this machine is not asked through a proxy.
-    fn client_for(&self, url: &Url) -> &Client {
-        if web::is_beside(url) { &self.metadata } else { &self.client }
+        self.impersonated.as_ref()?.email()
     }
 
     /// The other provider's token. It is read anew each time, because it is short-lived itself.
@@ -129,12 +117,12 @@ impl ExternalAccount {
                 std::fs::read(path).context(path, "read")?
             }
             (None, Some(url)) => {
-                let client = self.client_for(url);
+                let client = self.clients.of(url);
                 let mut request = client.get(url.clone());
                 for (name, value) in &source.headers {
                     request = request.header(name, value);
                 }
-                send(client, request, "identity provider").await?
+                web::send(client, request, "identity provider").await?
             }
             (None, None) => return Err(Error::new("its credential_source is neither a file nor a URL")),
         };
@@ -149,7 +137,7 @@ impl ExternalAccount {
     }
 
     async fn exchange(&self, subject_token: &str) -> Result<Token> {
-        let client = self.client_for(&self.token_url);
+        let client = self.clients.of(&self.token_url);
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("audience", &self.file.audience),
@@ -164,43 +152,10 @@ impl ExternalAccount {
             let login = BASE64_STANDARD.encode(format!("{id}:{secret}"));
             request = request.header("authorization", format!("Basic {login}"));
         }
-        let bytes = send(client, request, "token service of Google Cloud").await?;
+        let bytes = web::send(client, request, "token service of Google Cloud").await?;
         serde_json::from_slice(&bytes)
             .map_err(|_| Error::new("token service of Google Cloud: the answer holds no token"))
     }
-
-    async fn impersonate(&self, url: &Url, token: &Token) -> Result<Fresh<GcpCredential>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            access_token: String,
-            expire_time: String,
-        }
-        let lifetime =
-            self.file.service_account_impersonation.as_ref().and_then(|found| found.token_lifetime_seconds);
-        let body = json!({ "scope": [SCOPE], "lifetime": format!("{}s", lifetime.unwrap_or(HOUR)) });
-        let client = self.client_for(url);
-        let request = client
-            .post(url.clone())
-            .header("content-type", "application/json")
-            .bearer_auth(&token.access_token)
-            .body(body.to_string());
-        let bytes = send(client, request, "impersonation of the service account").await?;
-        let unreadable = || Error::new("impersonation of the service account: the answer holds no token");
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| unreadable())?;
-        let expires = DateTime::parse_from_rfc3339(&answer.expire_time).map_err(|_| unreadable())?;
-        let seconds = u64::try_from(expires.timestamp()).map_err(|_| unreadable())?;
-        let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        Ok(Fresh { credential: GcpCredential { bearer: answer.access_token }, expires })
-    }
-}
-
-async fn send(client: &Client, request: RequestBuilder, what: &str) -> Result<Vec<u8>> {
-    let request = request.build().map_err(|error| {
-        Error::new(format!("{what}: cannot be asked"))
-            .caused_by(human::escape(&error.without_url().to_string()))
-    })?;
-    web::ask(client, request, what).await
 }
 
 impl Source for ExternalAccount {
@@ -209,8 +164,8 @@ impl Source for ExternalAccount {
     async fn fetch(&self) -> Result<Fresh<GcpCredential>> {
         let fetched = async {
             let token = self.exchange(&self.subject_token().await?).await?;
-            match &self.impersonation_url {
-                Some(url) => self.impersonate(url, &token).await,
+            match &self.impersonated {
+                Some(account) => account.token(&self.clients, &token.access_token).await,
                 None => {
                     let expires = token.expires();
                     Ok(Fresh { credential: GcpCredential { bearer: token.access_token }, expires })

@@ -10,7 +10,8 @@ use object_store::gcp::{
 };
 use serde::Deserialize;
 
-use super::external_account::ExternalAccount;
+use super::ExternalAccount;
+use super::impersonation::Impersonated;
 use super::{Fresh, Renewed, Source, web};
 use crate::error::{Context, Error, Result};
 use crate::human;
@@ -86,18 +87,25 @@ async fn from_file(file: &Path) -> Result<Login> {
         }
         "external_account" => {
             let account = ExternalAccount::parse(&text).map_err(|error| error.about(shown.to_string()))?;
-            let signing = account.impersonated().map(|email| {
-                let credential = GcpSigningCredential { email, private_key: None };
-                Arc::new(StaticCredentialProvider::new(credential)) as GcpSigningCredentialProvider
-            });
+            let signing = account.impersonated().map(signer);
+            Ok(Login::Provider(Renewed::start(account).await?, signing))
+        }
+        "impersonated_service_account" => {
+            let account = Impersonated::parse(&text).map_err(|error| error.about(shown.to_string()))?;
+            let signing = account.email().map(signer);
             Ok(Login::Provider(Renewed::start(account).await?, signing))
         }
         other => Err(Error::new(format!(
             "{shown}: credentials of the kind `{}` are not supported",
             human::escape(other)
         ))
-        .hint("service_account, authorized_user and external_account are")),
+        .hint("service_account, authorized_user, impersonated_service_account and external_account are")),
     }
+}
+
+/// A service account that signs by a request to Google.
+fn signer(email: String) -> GcpSigningCredentialProvider {
+    Arc::new(StaticCredentialProvider::new(GcpSigningCredential { email, private_key: None }))
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -192,7 +200,7 @@ impl Source for NoSigner {
 }
 
 /// Somebody who logged in with gcloud.
-struct AuthorizedUser {
+pub(super) struct AuthorizedUser {
     login: UserFile,
     client: reqwest::Client,
 }
@@ -212,7 +220,8 @@ impl std::fmt::Debug for AuthorizedUser {
 }
 
 impl AuthorizedUser {
-    fn parse(text: &str) -> Result<AuthorizedUser> {
+    /// Reads a credentials file.
+    pub(super) fn parse(text: &str) -> Result<AuthorizedUser> {
         // The parser's own words could quote a secret.
         let login = serde_json::from_str(text)
             .map_err(|_| Error::new("not an authorized_user that can be used").hint(NO_CREDENTIALS))?;

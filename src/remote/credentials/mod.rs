@@ -5,6 +5,7 @@ mod aws_http;
 pub(super) mod azure;
 mod external_account;
 pub(super) mod google;
+mod impersonation;
 mod web;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use object_store::CredentialProvider;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
+use external_account::ExternalAccount;
 
 /// Credentials are renewed this long before they expire, or when a quarter of their time is left if that is shorter.
 const RENEW_BEFORE: Duration = Duration::from_secs(120);

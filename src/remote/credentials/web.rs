@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Client, Request, Response};
+use reqwest::{Client, Request, RequestBuilder, Response};
 use url::{Host, Url};
 
 use crate::error::{Error, Result};
@@ -42,6 +42,24 @@ pub(super) fn metadata_client() -> reqwest::Result<Client> {
         .build()
 }
 
+/// Clients for services wherever they are.
+pub(super) struct Clients {
+    far: Client,
+    beside: Client,
+}
+
+impl Clients {
+    pub(super) fn new() -> Result<Clients> {
+        let failed = |error: reqwest::Error| Error::new("cannot start the transfer threads").caused_by(error);
+        Ok(Clients { far: client()?, beside: metadata_client().map_err(failed)? })
+    }
+
+    /// Whoever answers on this machine is not asked through a proxy.
+    pub(super) fn of(&self, url: &Url) -> &Client {
+        if is_beside(url) { &self.beside } else { &self.far }
+    }
+}
+
 /// Whether a URL leads to this machine or its metadata server, where plain http is the rule.
 pub(super) fn is_beside(url: &Url) -> bool {
     match url.host() {
@@ -64,6 +82,15 @@ pub(super) fn secure(text: &str, what: &str) -> Result<Url> {
 
 fn text_of(text: &str) -> String {
     crate::remote_url::redact(text)
+}
+
+/// As [`ask`], with a request that is still to be built.
+pub(super) async fn send(client: &Client, request: RequestBuilder, what: &str) -> Result<Vec<u8>> {
+    let request = request.build().map_err(|error| {
+        Error::new(format!("{what}: cannot be asked"))
+            .caused_by(human::escape(&error.without_url().to_string()))
+    })?;
+    ask(client, request, what).await
 }
 
 /// Sends a request and reads the whole answer. Another status than success is an error, with what a JSON answer says about it.
