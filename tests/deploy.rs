@@ -64,7 +64,7 @@ fn in_prod(sandbox: &Sandbox, deploy: &str) -> Repo {
 /// A new version, released.
 fn next(repo: &Repo, step: f32, version: &str) {
     train(repo, step);
-    repo.write("m/eval.json", r#"{"auc": 0.2}"#);
+    repo.write("m/eval.json", json!({"auc": step / 10.0}).to_string());
     record(repo, version);
     repo.git(["push", "-q", "origin", "main"]).ok();
     repo.model(["release", "churn", version]).ok();
@@ -106,6 +106,7 @@ fn schema(object: &Value) -> Option<Value> {
         "Job" => Some("io.k8s.api.batch.v1.Job"),
         "Service" => Some("io.k8s.api.core.v1.Service"),
         "ConfigMap" => Some("io.k8s.api.core.v1.ConfigMap"),
+        "HorizontalPodAutoscaler" => Some("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"),
         _ => None,
     };
     if let Some(name) = core {
@@ -259,8 +260,37 @@ fn manifests_of_every_target_are_valid() {
         canary["spec"]["analysis"]["webhooks"][1]["metadata"],
         json!({"model": "churn", "stage": "prod", "version": "1.1.0"})
     );
+    // The load tester answers within a minute or not at all.
+    let webhooks = canary["spec"]["analysis"]["webhooks"].as_array().unwrap();
+    assert!(webhooks.iter().all(|webhook| webhook["timeout"] == "60s"), "{webhooks:?}");
+    let command = webhooks[0]["metadata"]["cmd"].as_str().unwrap();
+    assert!(command.contains("--max-time 15 --retry 2 --retry-delay 3 "), "{command}");
+    assert!(command.ends_with(" http://churn-prod-canary.ml/predict"), "{command}");
+    // Flagger scales the deployment to none; what GitOps puts back must not undo that.
+    let deployment = of_kind(&sandbox.join("flagger"), "Deployment").remove(0);
+    assert!(deployment["spec"]["replicas"].is_null());
+    let autoscaler = of_kind(&sandbox.join("flagger"), "HorizontalPodAutoscaler").remove(0);
+    let bounds = (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]);
+    assert_eq!(bounds, (&4.into(), &4.into()));
+    assert_eq!(autoscaler["spec"]["scaleTargetRef"], canary["spec"]["targetRef"]);
+    assert_eq!(autoscaler["metadata"]["name"], canary["spec"]["autoscalerRef"]["name"]);
+
     let service = of_kind(&sandbox.join("kserve"), "InferenceService").remove(0);
-    assert_eq!(service["spec"]["predictor"]["canaryTrafficPercent"], 10);
+    let predictor = &service["spec"]["predictor"];
+    assert_eq!(predictor["canaryTrafficPercent"], 10);
+    assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"], "Knative");
+    // Knative refuses a security context of the pod.
+    assert!(predictor["securityContext"].is_null());
+    for container in [&predictor["containers"][0], &predictor["initContainers"][0]] {
+        let context = &container["securityContext"];
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+    }
+    // Knative's gateway knows full names only; the tag is that of the new revision.
+    let url = variable(&sandbox.join("kserve"), "SMOKE_URL");
+    assert_eq!(url, "http://latest-churn-prod-predictor.ml.svc.cluster.local/predict");
+    assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/enable-tag-routing"], "true");
 
     // Kubernetes alone: the versions stand side by side, and their numbers make the shares.
     let deployments = of_kind(&sandbox.join("kubernetes"), "Deployment");
@@ -281,6 +311,7 @@ fn the_strict_schemas_do_refuse() {
         ("argo-rollouts", "AnalysisTemplate", "/spec"),
         ("flagger", "Canary", "/spec/analysis"),
         ("flagger", "MetricTemplate", "/spec"),
+        ("flagger", "HorizontalPodAutoscaler", "/spec"),
         ("kserve", "InferenceService", "/spec/predictor"),
         ("kubernetes", "Deployment", "/spec/template/spec"),
         ("kubernetes", "Job", "/spec"),
@@ -329,8 +360,116 @@ fn ways_of_supply() {
     deploy("kserve", &["--model-image", OTHER, "--tools", TOOLS]).ok();
     must_be_valid(&sandbox.join("out"));
     let model = &of_kind(&sandbox.join("out"), "InferenceService")[0]["spec"]["predictor"]["model"];
-    assert_eq!(model["storageUri"], format!("oci://{OTHER}"));
+    // Not modelcar's `oci://`, which needs a shell in the image.
+    assert_eq!(model["storageUri"], format!("oci+native://{OTHER}"));
     deploy("kubernetes", &["--image", "ghcr.io/acme/churn:latest"]).fails_value();
+}
+
+/// A variable of the job that judges.
+fn variable(dir: &Path, name: &str) -> String {
+    let job = of_kind(dir, "Job").remove(0);
+    let variables = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found.unwrap_or_else(|| panic!("{variables:?}"))["value"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn without_a_namespace() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &format!("deploy: {{image: {SERVER}}}\n"));
+    repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../kserve"]).ok();
+    // The job puts in its own.
+    let url = variable(&sandbox.join("kserve"), "SMOKE_URL");
+    assert_eq!(url, "http://latest-churn-prod-predictor.$(NAMESPACE).svc.cluster.local/healthz");
+    let job = of_kind(&sandbox.join("kserve"), "Job").remove(0);
+    let first = &job["spec"]["template"]["spec"]["containers"][0]["env"][0];
+    assert_eq!(first["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../flagger"])
+        .says("`namespace` is not set")
+        .ok();
+    let loadtester = |dir: &str| {
+        let canary = of_kind(&sandbox.join(dir), "Canary").remove(0);
+        canary["spec"]["analysis"]["webhooks"][0]["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(loadtester("flagger"), "http://flagger-loadtester");
+    // Flagger would look for a bare name in its own namespace.
+    let sandbox = Sandbox::new();
+    let repo = in_prod(
+        &sandbox,
+        &format!("deploy: {{image: {SERVER}, namespace: ml, loadtester: 'http://tester:8080/'}}\n"),
+    );
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../flagger"]).ok();
+    let canary = of_kind(&sandbox.join("flagger"), "Canary").remove(0);
+    assert_eq!(canary["spec"]["analysis"]["webhooks"][0]["url"], "http://tester.ml:8080/");
+}
+
+#[test]
+fn the_end_of_a_canary_of_kserve_leaves_the_traffic_where_it_was() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    let dir = sandbox.join("out");
+    let deploy = || repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../out"]);
+    let share = || {
+        let service = of_kind(&dir, "InferenceService").remove(0);
+        let version = service["metadata"]["annotations"]["git-model/version"].as_str().unwrap().to_owned();
+        (version, service["spec"]["predictor"]["canaryTrafficPercent"].as_u64())
+    };
+    deploy().ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    assert_eq!(share(), ("1.1.0".to_owned(), Some(10)));
+    repo.model(["outcome", "churn", "prod", "aborted"]).ok();
+    repo.model(["deploy", "--check", "../out"]).fails(3, "the manifests name v1.1.0, prod wants v1.0.0");
+    // All traffic to the newest revision that is ready would be all to the canary, until other pods are ready.
+    deploy().says("churn@v1.0.0 for prod (kserve)").never_says("until the pods").ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), Some(0)));
+    repo.model(["deploy", "--check", "../out"]).ok();
+    deploy().says("nothing to do").ok();
+    // Other pods of this version must get the traffic, too.
+    repo.model(["deploy", "churn#prod", "-o", "../out", "--image", OTHER]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+
+    next(&repo, 3.0, "1.2.0");
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    repo.model(["rollback", "churn", "prod", "--to", "1.0.0", "--deploy", "../out"]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), Some(0)));
+    // A canary that takes over, and the way back from there: nothing keeps the traffic.
+    repo.model(["promote", "churn@1.2.0", "prod"]).ok();
+    deploy().ok();
+    assert_eq!(share(), ("1.2.0".to_owned(), None));
+    repo.model(["rollback", "churn", "prod", "--deploy", "../out"]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+    // From a canary to a version that it does not stand beside.
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    next(&repo, 4.0, "1.3.0");
+    repo.model(["promote", "churn@1.3.0", "prod"]).ok();
+    deploy().says("until the pods of v1.3.0 are ready, KServe gives all traffic to v1.2.0").ok();
+    assert_eq!(share(), ("1.3.0".to_owned(), None));
+}
+
+#[test]
+fn a_way_back_with_flagger_is_not_analysed_again() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    let skips = || of_kind(&sandbox.join("out"), "Canary").remove(0)["spec"]["skipAnalysis"].clone();
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../out"]).ok();
+    assert!(skips().is_null());
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).ok();
+    assert!(skips().is_null());
+    repo.model(["rollback", "churn", "prod", "--deploy", "../out"]).ok();
+    assert_eq!(skips(), true);
+    must_be_valid(&sandbox.join("out"));
+    repo.model(["deploy", "--check", "../out"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).says("nothing to do").ok();
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).ok();
+    assert!(skips().is_null());
 }
 
 #[test]
@@ -421,7 +560,10 @@ fn files_of_others_are_left_alone() {
     repo.model(args).says("left alone: patch.yaml").ok();
     // Another target: its files replace the former ones, which were ours.
     let other = repo.json(["deploy", "churn#prod", "--target", "argo-rollouts", "-o", "../out"]);
-    assert_eq!(other["removed"], json!(["canary.yaml", "deployment.yaml", "metrics.yaml"]));
+    assert_eq!(
+        other["removed"],
+        json!(["autoscaler.yaml", "canary.yaml", "deployment.yaml", "metrics.yaml"])
+    );
     assert_eq!(other["left_alone"], json!(["patch.yaml"]));
     assert_eq!(repo.text("../out/patch.yaml"), "mine");
     assert!(!repo.exists("../out/canary.yaml"));

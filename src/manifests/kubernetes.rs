@@ -14,7 +14,10 @@ pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Valu
     let track = |track: &str| json!({"app": name, "git-model/track": track});
     let stable = rollout.stable.as_ref().unwrap_or(main);
     let mut files = BTreeMap::from([
-        ("deployment.yaml".to_owned(), vec![deployment(rollout, stable, &name, Some("stable"), None)]),
+        (
+            "deployment.yaml".to_owned(),
+            vec![deployment(rollout, stable, &name, Some("stable"), Some(stable.settings.replicas))],
+        ),
         ("service.yaml".to_owned(), vec![rollout.service(stable, &name, &rollout.selector())]),
     ]);
     let mut judged = (name.clone(), format!("{name}-[0-9a-z]+-[0-9a-z]+"));
@@ -35,7 +38,7 @@ pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Valu
     Ok(files)
 }
 
-/// A deployment that replaces its pods one by one, each only after another one is ready.
+/// A deployment that replaces its pods one by one, each only after another one is ready. Without `replicas`, somebody else scales it.
 pub(super) fn deployment(
     rollout: &Rollout<'_>,
     workload: &Workload,
@@ -53,7 +56,7 @@ pub(super) fn deployment(
         "spec": {
             "minReadySeconds": 10,
             "progressDeadlineSeconds": 1800,
-            "replicas": replicas.unwrap_or(workload.settings.replicas),
+            "replicas": replicas,
             "revisionHistoryLimit": workload.settings.history,
             "selector": {"matchLabels": selector},
             "strategy": {

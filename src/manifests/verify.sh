@@ -1,13 +1,13 @@
 set -eu
 report() {
   if [ -n "$REPORT_URL" ]; then
-    curl --fail --silent --show-error --retry 10 --retry-delay 3 --retry-all-errors \
+    curl --fail --silent --show-error --max-time 30 --retry 10 --retry-delay 3 --retry-all-errors \
       --header 'Content-Type: application/json' --data-raw "$1" "$REPORT_URL"
   fi
 }
 abort() {
   echo "aborted: $1" >&2
-  report "$REPORT_ABORTED"
+  report "$REPORT_ABORTED" || echo "this was not reported" >&2
   exit 1
 }
 smoke() {
