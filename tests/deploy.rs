@@ -1,11 +1,15 @@
 //! Manifests: valid under the published schemas for every target, the same every time, and in step with the tags of their stage.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::fake_server::FakeServer;
+use crate::support::fake_server::{FakeServer, reply};
 use crate::support::models::{churn, declare, record, train};
 use crate::support::{Repo, Sandbox, prepared, published};
 
@@ -106,6 +110,9 @@ fn schema(object: &Value) -> Option<Value> {
         "Job" => Some("io.k8s.api.batch.v1.Job"),
         "Service" => Some("io.k8s.api.core.v1.Service"),
         "ConfigMap" => Some("io.k8s.api.core.v1.ConfigMap"),
+        "ServiceAccount" => Some("io.k8s.api.core.v1.ServiceAccount"),
+        "Role" => Some("io.k8s.api.rbac.v1.Role"),
+        "RoleBinding" => Some("io.k8s.api.rbac.v1.RoleBinding"),
         "HorizontalPodAutoscaler" => Some("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"),
         _ => None,
     };
@@ -392,6 +399,11 @@ fn without_a_namespace() {
         canary["spec"]["analysis"]["webhooks"][0]["url"].as_str().unwrap().to_owned()
     };
     assert_eq!(loadtester("flagger"), "http://flagger-loadtester");
+    // An account belongs to a namespace, so nothing is taken from a canary here.
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../kubernetes"]).ok();
+    assert!(of_kind(&sandbox.join("kubernetes"), "Role").is_empty());
     // Flagger would look for a bare name in its own namespace.
     let sandbox = Sandbox::new();
     let repo = in_prod(
@@ -789,6 +801,26 @@ fn reports_come_back() {
     repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.1.0 prod aborted  rollout").ok();
 }
 
+/// The process of the job that judges, as Kubernetes would start it.
+fn the_job(repo: &Repo, dir: &Path) -> std::process::Command {
+    let job = of_kind(dir, "Job").remove(0);
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    // As Kubernetes hands words on: `$$` is `$`.
+    let words = |key: &str| -> Vec<String> {
+        let words = container[key].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().replace("$$", "$")).collect()
+    };
+    let command = words("command");
+    let text = container["command"].to_string();
+    assert!(!text.contains("$(") && !text.contains("$$"));
+    let mut process = repo.command(&command[0]);
+    process.args(&command[1..]).args(words("args"));
+    for pair in container["env"].as_array().unwrap() {
+        process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
+    }
+    process
+}
+
 #[test]
 fn the_job_judges_and_reports() {
     let sandbox = Sandbox::new();
@@ -799,8 +831,8 @@ fn the_job_judges_and_reports() {
         ),
     );
     repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../out"]).ok();
-    let job = of_kind(&sandbox.join("out"), "Job").remove(0);
-    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    // Nothing stands beside this version, so there is nothing to take away.
+    assert!(of_kind(&sandbox.join("out"), "Role").is_empty());
     let (_running, url) = reporter(&repo);
     fn answer(stream: &mut std::net::TcpStream, body: &str) {
         use std::io::Write as _;
@@ -815,25 +847,7 @@ fn the_job_judges_and_reports() {
     });
     let none = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[]}}"#));
     let run = |prometheus: &FakeServer| {
-        // As Kubernetes hands words on: `$$` is `$`.
-        let words = |key: &str| -> Vec<String> {
-            container[key]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|word| word.as_str().unwrap().replace("$$", "$"))
-                .collect()
-        };
-        let command = words("command");
-        assert!(
-            !container["command"].to_string().contains("$(")
-                && !container["command"].to_string().contains("$$")
-        );
-        let mut process = repo.command(&command[0]);
-        process.args(&command[1..]).args(words("args"));
-        for pair in container["env"].as_array().unwrap() {
-            process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
-        }
+        let mut process = the_job(&repo, &sandbox.join("out"));
         process
             .env("SMOKE_URL", good.endpoint())
             .env("PROMETHEUS", prometheus.endpoint())
@@ -848,4 +862,122 @@ fn the_job_judges_and_reports() {
         assert_eq!(output.code, 1, "{output}");
     }
     repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.0.0 prod aborted  rollout").ok();
+}
+
+/// What a cluster and a receiver of reports were asked, in order.
+static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whether the objects are Flux's.
+static FLUX: AtomicBool = AtomicBool::new(false);
+
+/// Remembers a request with its body. Returns how many of this kind there were.
+fn ask(head: &str, stream: &mut TcpStream) -> usize {
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
+    let asked = format!("{line} {}", String::from_utf8(body).unwrap());
+    let mut all = ASKED.lock().unwrap();
+    all.push(asked.trim_end().to_owned());
+    let method = line.split(' ').next().unwrap();
+    all.iter().filter(|asked| asked.starts_with(method)).count()
+}
+
+/// A cluster in which the canary is another version after two changes.
+fn cluster(head: &str, stream: &mut TcpStream) {
+    let count = ask(head, stream);
+    let header = |line: &str| head.lines().any(|found| found.eq_ignore_ascii_case(line));
+    let flux = match FLUX.load(Ordering::Relaxed) {
+        true => r#""labels": {"kustomize.toolkit.fluxcd.io/name": "prod"}, "#,
+        false => "",
+    };
+    let version = if count > 2 { "1.2.0" } else { "1.1.0" };
+    let object = format!(
+        "{{\n  \"metadata\": {{{flux}\"annotations\": {{\"git-model/version\": \"{version}\"}}}}\n}}\n"
+    );
+    let status = match head {
+        _ if !header("authorization: Bearer a-token") => "401 Unauthorized",
+        head if head.starts_with("GET ") => "200 OK",
+        _ if header("content-type: application/merge-patch+json") => "200 OK",
+        // The test of the patch says that the version is another one.
+        _ if count > 1 => "422 Unprocessable Entity",
+        _ if header("content-type: application/json-patch+json") => "200 OK",
+        _ => "415 Unsupported Media Type",
+    };
+    reply(stream, status, "", &object);
+}
+
+#[test]
+fn the_job_takes_the_traffic_from_a_bad_canary() {
+    let sandbox = Sandbox::new();
+    let block = |queries: &str| {
+        format!(
+            "deploy: {{image: {SERVER}, namespace: ml, report: http://r, canary: [{{traffic: 9, pause: 1s}}], \
+             analysis: {{interval: 1s, failures: 0{queries}}}}}\n"
+        )
+    };
+    let by_version = ", error_rate: {max: 1, query: 'e{v=\"$version\"}'}, latency_p95: {max: 1, query: 'l{v=\"$version\"}'}";
+    let repo = in_prod(&sandbox, &block(""));
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    let fine = FakeServer::start(|_, stream| reply(stream, "200 OK", "", "{}"));
+    let receiver = FakeServer::start(|head, stream| {
+        ask(head, stream);
+        reply(stream, "200 OK", "", "");
+    });
+    let api = FakeServer::start(cluster);
+    repo.write("../account/token", "a-token");
+    repo.write("../account/ca.crt", "");
+    let run = |dir: &str, flux: bool| -> Vec<String> {
+        ASKED.lock().unwrap().clear();
+        FLUX.store(flux, Ordering::Relaxed);
+        let mut process = the_job(&repo, &sandbox.join(dir));
+        process
+            .env("SMOKE_URL", fine.endpoint())
+            .env("PROMETHEUS", fine.endpoint())
+            .env("REPORT_URL", receiver.endpoint())
+            .env("KUBERNETES", api.endpoint())
+            .env("ACCOUNT", sandbox.join("account"));
+        let output = crate::support::run(process).says("aborted: metrics").says("its traffic was taken away");
+        assert_eq!(output.code, 1, "{output}");
+        ASKED.lock().unwrap().clone()
+    };
+    let report = r#"POST / {"model":"churn","outcome":"aborted","stage":"prod","version":"1.1.0"}"#;
+
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../kubernetes"]).ok();
+    must_be_valid(&sandbox.join("kubernetes"));
+    let look = "GET /apis/apps/v1/namespaces/ml/deployments/churn-prod-canary";
+    let patch =
+        "PATCH /apis/apps/v1/namespaces/ml/deployments/churn-prod-canary/scale {\"spec\":{\"replicas\":0}}";
+    assert_eq!(run("kubernetes", false), [look, patch, report]);
+    assert_eq!(run("kubernetes", true), [look, patch, report, look, patch, look]);
+    // The account may do this and nothing else, and only the job has it.
+    let role = of_kind(&sandbox.join("kubernetes"), "Role").remove(0);
+    let rule = |resource: &str, verb: &str| json!({"apiGroups": ["apps"], "resourceNames": ["churn-prod-canary"], "resources": [resource], "verbs": [verb]});
+    assert_eq!(role["rules"], json!([rule("deployments", "get"), rule("deployments/scale", "patch")]));
+    for object in objects(&sandbox.join("kubernetes")) {
+        let pod = &object["spec"]["template"]["spec"];
+        let is_job = object["kind"] == "Job";
+        if pod.is_object() {
+            assert_eq!(pod["automountServiceAccountToken"], is_job);
+            assert_eq!(pod["serviceAccountName"] == "churn-prod-verify", is_job);
+        }
+    }
+
+    // The usual queries cannot tell KServe's revisions apart.
+    repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../kserve"]).ok();
+    assert!(of_kind(&sandbox.join("kserve"), "Role").is_empty());
+    let text = repo.text("m/model.yaml").replace(", failures: 0}", &format!(", failures: 0{by_version}}}"));
+    repo.write("m/model.yaml", text);
+    next(&repo, 3.0, "1.1.1");
+    repo.model(["promote", "churn@1.1.1", "prod", "--traffic", "10"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../kserve"]).ok();
+    must_be_valid(&sandbox.join("kserve"));
+    let report = report.replace("1.1.0", "1.1.1");
+    let patch = "PATCH /apis/serving.kserve.io/v1beta1/namespaces/ml/inferenceservices/churn-prod \
+                 [{\"op\":\"test\",\"path\":\"/metadata/annotations/git-model~1version\",\"value\":\"1.1.1\"},\
+                 {\"op\":\"add\",\"path\":\"/spec/predictor/canaryTrafficPercent\",\"value\":0}]";
+    assert_eq!(run("kserve", false), [patch, &report]);
+    assert_eq!(run("kserve", true), [patch, &report, patch]);
 }

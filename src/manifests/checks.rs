@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::withdraw::{self, Withdrawal};
 use super::{Rollout, Workload, pod};
 use crate::error::{Error, Result};
 use crate::model_yaml::{Deploy, Limit};
@@ -18,6 +19,12 @@ pub(super) const NAMESPACE: &str = "$(NAMESPACE)";
 
 /// Runs as `sh -c SCRIPT sh NAME CONDITION …`. No `$(` and no `$$`: Kubernetes would take them for its own.
 const SCRIPT: &str = include_str!("verify.sh");
+
+/// Seconds that the smoke request of the script may take, and one look at all metrics.
+const LONGEST_SMOKE: u64 = 21 * 33;
+const LONGEST_LOOK: u64 = 3 * 30;
+/// Seconds for which the traffic is kept from a bad canary: somebody has to tell GitOps of another version.
+const HOLD: u64 = 24 * 60 * 60;
 
 /// A metric and its bounds.
 pub(super) struct Check {
@@ -125,8 +132,14 @@ pub(super) fn smoke_command(workload: &Workload, host: &str, patience: Patience)
     command
 }
 
-/// A job that sends the smoke request, looks at the metrics for as long as the steps take, and reports how it ended.
-pub(super) fn job(rollout: &Rollout<'_>, host: &str, pods: &str) -> Result<Value> {
+/// A job that sends the smoke request, looks at the metrics for as long as the steps take, takes the traffic from a canary that is bad
+/// where it may, and reports how it ended.
+pub(super) fn job(
+    rollout: &Rollout<'_>,
+    host: &str,
+    pods: &str,
+    withdrawal: Option<&Withdrawal>,
+) -> Result<Value> {
     let workload = &rollout.main;
     let settings = &workload.settings;
     let analysis = &settings.analysis;
@@ -157,6 +170,7 @@ pub(super) fn job(rollout: &Rollout<'_>, host: &str, pods: &str) -> Result<Value
         env("REPORT_OK", report("ok")),
         env("REPORT_ABORTED", report("aborted")),
     ]);
+    variables.extend(withdrawal.into_iter().flat_map(|withdrawal| withdrawal.variables(rollout)));
     let container = json!({
         "name": "verify",
         "image": super::tools(workload),
@@ -167,14 +181,16 @@ pub(super) fn job(rollout: &Rollout<'_>, host: &str, pods: &str) -> Result<Value
         "securityContext": pod::restricted(),
     });
     Ok(json!({
+        "activeDeadlineSeconds": withdrawal.map(|_| LONGEST_SMOKE + rounds * (interval + LONGEST_LOOK) + HOLD),
         "backoffLimit": 0,
         "template": {
             "metadata": {"labels": rollout.labels(workload, Some("verify"))},
             "spec": {
-                "automountServiceAccountToken": false,
+                "automountServiceAccountToken": withdrawal.is_some(),
                 "containers": [container],
                 "restartPolicy": "Never",
                 "securityContext": pod::nonroot(),
+                "serviceAccountName": withdrawal.map(|_| withdraw::account(rollout)),
             },
         },
     }))

@@ -152,3 +152,21 @@ fn quoted(word: &str) -> String {
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_load_tester_is_in_the_models_namespace() {
+        let address = |url: &str, namespace: Option<&str>| {
+            let namespace = namespace.map(str::to_owned);
+            loadtester(&Deploy { loadtester: url.to_owned(), namespace, ..Deploy::default() })
+        };
+        assert_eq!(address("http://tester", Some("ml")), "http://tester.ml");
+        assert_eq!(address("https://tester:8080/a?b=c.d", Some("ml")), "https://tester.ml:8080/a?b=c.d");
+        assert_eq!(address("http://tester/a.b", Some("ml")), "http://tester.ml/a.b");
+        assert_eq!(address("http://tester.test:80/", Some("ml")), "http://tester.test:80/");
+        assert_eq!(address("http://tester", None), "http://tester");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Rollout, Workload, checks, kubernetes, pod};
+use super::{Rollout, Workload, checks, kubernetes, pod, withdraw};
 use crate::error::Result;
 
 pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Value>>> {
@@ -14,10 +14,11 @@ pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Valu
     // Knative's gateway knows full names only. The tag leads to the newest revision that is ready, whatever its share is.
     let namespace = rollout.main.settings.namespace.as_deref().unwrap_or(checks::NAMESPACE);
     let host = format!("latest-{predictor}.{namespace}.svc.cluster.local");
-    let verify = kubernetes::verify(rollout, &host, &format!("{predictor}-.*"))?;
+    let withdrawal = withdraw::of_inference_service(rollout, &name);
+    let verify = kubernetes::verify(rollout, &host, &format!("{predictor}-.*"), withdrawal.as_ref())?;
     Ok(BTreeMap::from([
         ("inferenceservice.yaml".to_owned(), vec![service(rollout, &name)]),
-        ("verify.yaml".to_owned(), vec![verify]),
+        ("verify.yaml".to_owned(), verify),
     ]))
 }
 

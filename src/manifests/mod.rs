@@ -10,6 +10,7 @@ mod kserve;
 mod kubernetes;
 mod names;
 mod pod;
+mod withdraw;
 
 use std::collections::BTreeMap;
 
