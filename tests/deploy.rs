@@ -1,11 +1,15 @@
 //! Manifests: valid under the published schemas for every target, the same every time, and in step with the tags of their stage.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::fake_server::FakeServer;
+use crate::support::fake_server::{FakeServer, reply};
 use crate::support::models::{churn, declare, record, train};
 use crate::support::{Repo, Sandbox, prepared, published};
 
@@ -64,7 +68,7 @@ fn in_prod(sandbox: &Sandbox, deploy: &str) -> Repo {
 /// A new version, released.
 fn next(repo: &Repo, step: f32, version: &str) {
     train(repo, step);
-    repo.write("m/eval.json", r#"{"auc": 0.2}"#);
+    repo.write("m/eval.json", json!({"auc": step / 10.0}).to_string());
     record(repo, version);
     repo.git(["push", "-q", "origin", "main"]).ok();
     repo.model(["release", "churn", version]).ok();
@@ -106,6 +110,10 @@ fn schema(object: &Value) -> Option<Value> {
         "Job" => Some("io.k8s.api.batch.v1.Job"),
         "Service" => Some("io.k8s.api.core.v1.Service"),
         "ConfigMap" => Some("io.k8s.api.core.v1.ConfigMap"),
+        "ServiceAccount" => Some("io.k8s.api.core.v1.ServiceAccount"),
+        "Role" => Some("io.k8s.api.rbac.v1.Role"),
+        "RoleBinding" => Some("io.k8s.api.rbac.v1.RoleBinding"),
+        "HorizontalPodAutoscaler" => Some("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"),
         _ => None,
     };
     if let Some(name) = core {
@@ -259,8 +267,37 @@ fn manifests_of_every_target_are_valid() {
         canary["spec"]["analysis"]["webhooks"][1]["metadata"],
         json!({"model": "churn", "stage": "prod", "version": "1.1.0"})
     );
+    // The load tester answers within a minute or not at all.
+    let webhooks = canary["spec"]["analysis"]["webhooks"].as_array().unwrap();
+    assert!(webhooks.iter().all(|webhook| webhook["timeout"] == "60s"), "{webhooks:?}");
+    let command = webhooks[0]["metadata"]["cmd"].as_str().unwrap();
+    assert!(command.contains("--max-time 15 --retry 2 --retry-delay 3 "), "{command}");
+    assert!(command.ends_with(" http://churn-prod-canary.ml/predict"), "{command}");
+    // Flagger scales the deployment to none; what GitOps puts back must not undo that.
+    let deployment = of_kind(&sandbox.join("flagger"), "Deployment").remove(0);
+    assert!(deployment["spec"]["replicas"].is_null());
+    let autoscaler = of_kind(&sandbox.join("flagger"), "HorizontalPodAutoscaler").remove(0);
+    let bounds = (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]);
+    assert_eq!(bounds, (&4.into(), &4.into()));
+    assert_eq!(autoscaler["spec"]["scaleTargetRef"], canary["spec"]["targetRef"]);
+    assert_eq!(autoscaler["metadata"]["name"], canary["spec"]["autoscalerRef"]["name"]);
+
     let service = of_kind(&sandbox.join("kserve"), "InferenceService").remove(0);
-    assert_eq!(service["spec"]["predictor"]["canaryTrafficPercent"], 10);
+    let predictor = &service["spec"]["predictor"];
+    assert_eq!(predictor["canaryTrafficPercent"], 10);
+    assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"], "Knative");
+    // Knative refuses a security context of the pod.
+    assert!(predictor["securityContext"].is_null());
+    for container in [&predictor["containers"][0], &predictor["initContainers"][0]] {
+        let context = &container["securityContext"];
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+    }
+    // Knative's gateway knows full names only; the tag is that of the new revision.
+    let url = variable(&sandbox.join("kserve"), "SMOKE_URL");
+    assert_eq!(url, "http://latest-churn-prod-predictor.ml.svc.cluster.local/predict");
+    assert_eq!(service["metadata"]["annotations"]["serving.kserve.io/enable-tag-routing"], "true");
 
     // Kubernetes alone: the versions stand side by side, and their numbers make the shares.
     let deployments = of_kind(&sandbox.join("kubernetes"), "Deployment");
@@ -281,6 +318,7 @@ fn the_strict_schemas_do_refuse() {
         ("argo-rollouts", "AnalysisTemplate", "/spec"),
         ("flagger", "Canary", "/spec/analysis"),
         ("flagger", "MetricTemplate", "/spec"),
+        ("flagger", "HorizontalPodAutoscaler", "/spec"),
         ("kserve", "InferenceService", "/spec/predictor"),
         ("kubernetes", "Deployment", "/spec/template/spec"),
         ("kubernetes", "Job", "/spec"),
@@ -329,8 +367,121 @@ fn ways_of_supply() {
     deploy("kserve", &["--model-image", OTHER, "--tools", TOOLS]).ok();
     must_be_valid(&sandbox.join("out"));
     let model = &of_kind(&sandbox.join("out"), "InferenceService")[0]["spec"]["predictor"]["model"];
-    assert_eq!(model["storageUri"], format!("oci://{OTHER}"));
+    // Not modelcar's `oci://`, which needs a shell in the image.
+    assert_eq!(model["storageUri"], format!("oci+native://{OTHER}"));
     deploy("kubernetes", &["--image", "ghcr.io/acme/churn:latest"]).fails_value();
+}
+
+/// A variable of the job that judges.
+fn variable(dir: &Path, name: &str) -> String {
+    let job = of_kind(dir, "Job").remove(0);
+    let variables = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found.unwrap_or_else(|| panic!("{variables:?}"))["value"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn without_a_namespace() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &format!("deploy: {{image: {SERVER}}}\n"));
+    repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../kserve"]).ok();
+    // The job puts in its own.
+    let url = variable(&sandbox.join("kserve"), "SMOKE_URL");
+    assert_eq!(url, "http://latest-churn-prod-predictor.$(NAMESPACE).svc.cluster.local/healthz");
+    let job = of_kind(&sandbox.join("kserve"), "Job").remove(0);
+    let first = &job["spec"]["template"]["spec"]["containers"][0]["env"][0];
+    assert_eq!(first["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../flagger"])
+        .says("`namespace` is not set")
+        .ok();
+    let loadtester = |dir: &str| {
+        let canary = of_kind(&sandbox.join(dir), "Canary").remove(0);
+        canary["spec"]["analysis"]["webhooks"][0]["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(loadtester("flagger"), "http://flagger-loadtester");
+    // An account belongs to a namespace, so nothing is taken from a canary here.
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../kubernetes"]).ok();
+    assert!(of_kind(&sandbox.join("kubernetes"), "Role").is_empty());
+    // Flagger would look for a bare name in its own namespace.
+    let sandbox = Sandbox::new();
+    let repo = in_prod(
+        &sandbox,
+        &format!("deploy: {{image: {SERVER}, namespace: ml, loadtester: 'http://tester:8080/'}}\n"),
+    );
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../flagger"]).ok();
+    let canary = of_kind(&sandbox.join("flagger"), "Canary").remove(0);
+    assert_eq!(canary["spec"]["analysis"]["webhooks"][0]["url"], "http://tester.ml:8080/");
+}
+
+#[test]
+fn the_end_of_a_canary_of_kserve_leaves_the_traffic_where_it_was() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    let dir = sandbox.join("out");
+    let deploy = || repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../out"]);
+    let share = || {
+        let service = of_kind(&dir, "InferenceService").remove(0);
+        let version = service["metadata"]["annotations"]["git-model/version"].as_str().unwrap().to_owned();
+        (version, service["spec"]["predictor"]["canaryTrafficPercent"].as_u64())
+    };
+    deploy().ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    assert_eq!(share(), ("1.1.0".to_owned(), Some(10)));
+    repo.model(["outcome", "churn", "prod", "aborted"]).ok();
+    repo.model(["deploy", "--check", "../out"]).fails(3, "the manifests name v1.1.0, prod wants v1.0.0");
+    // All traffic to the newest revision that is ready would be all to the canary, until other pods are ready.
+    deploy().says("churn@v1.0.0 for prod (kserve)").never_says("until the pods").ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), Some(0)));
+    repo.model(["deploy", "--check", "../out"]).ok();
+    deploy().says("nothing to do").ok();
+    // Other pods of this version must get the traffic, too.
+    repo.model(["deploy", "churn#prod", "-o", "../out", "--image", OTHER]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+
+    next(&repo, 3.0, "1.2.0");
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    repo.model(["rollback", "churn", "prod", "--to", "1.0.0", "--deploy", "../out"]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), Some(0)));
+    // A canary that takes over, and the way back from there: nothing keeps the traffic.
+    repo.model(["promote", "churn@1.2.0", "prod"]).ok();
+    deploy().ok();
+    assert_eq!(share(), ("1.2.0".to_owned(), None));
+    repo.model(["rollback", "churn", "prod", "--deploy", "../out"]).ok();
+    assert_eq!(share(), ("1.0.0".to_owned(), None));
+    // From a canary to a version that it does not stand beside.
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10"]).ok();
+    deploy().ok();
+    next(&repo, 4.0, "1.3.0");
+    repo.model(["promote", "churn@1.3.0", "prod"]).ok();
+    deploy().says("until the pods of v1.3.0 are ready, KServe gives all traffic to v1.2.0").ok();
+    assert_eq!(share(), ("1.3.0".to_owned(), None));
+}
+
+#[test]
+fn a_way_back_with_flagger_is_not_analysed_again() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    let skips = || of_kind(&sandbox.join("out"), "Canary").remove(0)["spec"]["skipAnalysis"].clone();
+    repo.model(["deploy", "churn#prod", "--target", "flagger", "-o", "../out"]).ok();
+    assert!(skips().is_null());
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).ok();
+    assert!(skips().is_null());
+    repo.model(["rollback", "churn", "prod", "--deploy", "../out"]).ok();
+    assert_eq!(skips(), true);
+    must_be_valid(&sandbox.join("out"));
+    repo.model(["deploy", "--check", "../out"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).says("nothing to do").ok();
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).ok();
+    assert!(skips().is_null());
 }
 
 #[test]
@@ -421,7 +572,10 @@ fn files_of_others_are_left_alone() {
     repo.model(args).says("left alone: patch.yaml").ok();
     // Another target: its files replace the former ones, which were ours.
     let other = repo.json(["deploy", "churn#prod", "--target", "argo-rollouts", "-o", "../out"]);
-    assert_eq!(other["removed"], json!(["canary.yaml", "deployment.yaml", "metrics.yaml"]));
+    assert_eq!(
+        other["removed"],
+        json!(["autoscaler.yaml", "canary.yaml", "deployment.yaml", "metrics.yaml"])
+    );
     assert_eq!(other["left_alone"], json!(["patch.yaml"]));
     assert_eq!(repo.text("../out/patch.yaml"), "mine");
     assert!(!repo.exists("../out/canary.yaml"));
@@ -647,6 +801,26 @@ fn reports_come_back() {
     repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.1.0 prod aborted  rollout").ok();
 }
 
+/// The process of the job that judges, as Kubernetes would start it.
+fn the_job(repo: &Repo, dir: &Path) -> std::process::Command {
+    let job = of_kind(dir, "Job").remove(0);
+    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    // As Kubernetes hands words on: `$$` is `$`.
+    let words = |key: &str| -> Vec<String> {
+        let words = container[key].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().replace("$$", "$")).collect()
+    };
+    let command = words("command");
+    let text = container["command"].to_string();
+    assert!(!text.contains("$(") && !text.contains("$$"));
+    let mut process = repo.command(&command[0]);
+    process.args(&command[1..]).args(words("args"));
+    for pair in container["env"].as_array().unwrap() {
+        process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
+    }
+    process
+}
+
 #[test]
 fn the_job_judges_and_reports() {
     let sandbox = Sandbox::new();
@@ -657,8 +831,8 @@ fn the_job_judges_and_reports() {
         ),
     );
     repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../out"]).ok();
-    let job = of_kind(&sandbox.join("out"), "Job").remove(0);
-    let container = &job["spec"]["template"]["spec"]["containers"][0];
+    // Nothing stands beside this version, so there is nothing to take away.
+    assert!(of_kind(&sandbox.join("out"), "Role").is_empty());
     let (_running, url) = reporter(&repo);
     fn answer(stream: &mut std::net::TcpStream, body: &str) {
         use std::io::Write as _;
@@ -673,25 +847,7 @@ fn the_job_judges_and_reports() {
     });
     let none = FakeServer::start(|_, stream| answer(stream, r#"{"data":{"result":[]}}"#));
     let run = |prometheus: &FakeServer| {
-        // As Kubernetes hands words on: `$$` is `$`.
-        let words = |key: &str| -> Vec<String> {
-            container[key]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|word| word.as_str().unwrap().replace("$$", "$"))
-                .collect()
-        };
-        let command = words("command");
-        assert!(
-            !container["command"].to_string().contains("$(")
-                && !container["command"].to_string().contains("$$")
-        );
-        let mut process = repo.command(&command[0]);
-        process.args(&command[1..]).args(words("args"));
-        for pair in container["env"].as_array().unwrap() {
-            process.env(pair["name"].as_str().unwrap(), pair["value"].as_str().unwrap().replace("$$", "$"));
-        }
+        let mut process = the_job(&repo, &sandbox.join("out"));
         process
             .env("SMOKE_URL", good.endpoint())
             .env("PROMETHEUS", prometheus.endpoint())
@@ -706,4 +862,122 @@ fn the_job_judges_and_reports() {
         assert_eq!(output.code, 1, "{output}");
     }
     repo.model(["history", "churn", "--stage", "prod"]).says("outcome v1.0.0 prod aborted  rollout").ok();
+}
+
+/// What a cluster and a receiver of reports were asked, in order.
+static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whether the objects are Flux's.
+static FLUX: AtomicBool = AtomicBool::new(false);
+
+/// Remembers a request with its body. Returns how many of this kind there were.
+fn ask(head: &str, stream: &mut TcpStream) -> usize {
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
+    let asked = format!("{line} {}", String::from_utf8(body).unwrap());
+    let mut all = ASKED.lock().unwrap();
+    all.push(asked.trim_end().to_owned());
+    let method = line.split(' ').next().unwrap();
+    all.iter().filter(|asked| asked.starts_with(method)).count()
+}
+
+/// A cluster in which the canary is another version after two changes.
+fn cluster(head: &str, stream: &mut TcpStream) {
+    let count = ask(head, stream);
+    let header = |line: &str| head.lines().any(|found| found.eq_ignore_ascii_case(line));
+    let flux = match FLUX.load(Ordering::Relaxed) {
+        true => r#""labels": {"kustomize.toolkit.fluxcd.io/name": "prod"}, "#,
+        false => "",
+    };
+    let version = if count > 2 { "1.2.0" } else { "1.1.0" };
+    let object = format!(
+        "{{\n  \"metadata\": {{{flux}\"annotations\": {{\"git-model/version\": \"{version}\"}}}}\n}}\n"
+    );
+    let status = match head {
+        _ if !header("authorization: Bearer a-token") => "401 Unauthorized",
+        head if head.starts_with("GET ") => "200 OK",
+        _ if header("content-type: application/merge-patch+json") => "200 OK",
+        // The test of the patch says that the version is another one.
+        _ if count > 1 => "422 Unprocessable Entity",
+        _ if header("content-type: application/json-patch+json") => "200 OK",
+        _ => "415 Unsupported Media Type",
+    };
+    reply(stream, status, "", &object);
+}
+
+#[test]
+fn the_job_takes_the_traffic_from_a_bad_canary() {
+    let sandbox = Sandbox::new();
+    let block = |queries: &str| {
+        format!(
+            "deploy: {{image: {SERVER}, namespace: ml, report: http://r, canary: [{{traffic: 9, pause: 1s}}], \
+             analysis: {{interval: 1s, failures: 0{queries}}}}}\n"
+        )
+    };
+    let by_version = ", error_rate: {max: 1, query: 'e{v=\"$version\"}'}, latency_p95: {max: 1, query: 'l{v=\"$version\"}'}";
+    let repo = in_prod(&sandbox, &block(""));
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod", "--traffic", "10"]).ok();
+    let fine = FakeServer::start(|_, stream| reply(stream, "200 OK", "", "{}"));
+    let receiver = FakeServer::start(|head, stream| {
+        ask(head, stream);
+        reply(stream, "200 OK", "", "");
+    });
+    let api = FakeServer::start(cluster);
+    repo.write("../account/token", "a-token");
+    repo.write("../account/ca.crt", "");
+    let run = |dir: &str, flux: bool| -> Vec<String> {
+        ASKED.lock().unwrap().clear();
+        FLUX.store(flux, Ordering::Relaxed);
+        let mut process = the_job(&repo, &sandbox.join(dir));
+        process
+            .env("SMOKE_URL", fine.endpoint())
+            .env("PROMETHEUS", fine.endpoint())
+            .env("REPORT_URL", receiver.endpoint())
+            .env("KUBERNETES", api.endpoint())
+            .env("ACCOUNT", sandbox.join("account"));
+        let output = crate::support::run(process).says("aborted: metrics").says("its traffic was taken away");
+        assert_eq!(output.code, 1, "{output}");
+        ASKED.lock().unwrap().clone()
+    };
+    let report = r#"POST / {"model":"churn","outcome":"aborted","stage":"prod","version":"1.1.0"}"#;
+
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../kubernetes"]).ok();
+    must_be_valid(&sandbox.join("kubernetes"));
+    let look = "GET /apis/apps/v1/namespaces/ml/deployments/churn-prod-canary";
+    let patch =
+        "PATCH /apis/apps/v1/namespaces/ml/deployments/churn-prod-canary/scale {\"spec\":{\"replicas\":0}}";
+    assert_eq!(run("kubernetes", false), [look, patch, report]);
+    assert_eq!(run("kubernetes", true), [look, patch, report, look, patch, look]);
+    // The account may do this and nothing else, and only the job has it.
+    let role = of_kind(&sandbox.join("kubernetes"), "Role").remove(0);
+    let rule = |resource: &str, verb: &str| json!({"apiGroups": ["apps"], "resourceNames": ["churn-prod-canary"], "resources": [resource], "verbs": [verb]});
+    assert_eq!(role["rules"], json!([rule("deployments", "get"), rule("deployments/scale", "patch")]));
+    for object in objects(&sandbox.join("kubernetes")) {
+        let pod = &object["spec"]["template"]["spec"];
+        let is_job = object["kind"] == "Job";
+        if pod.is_object() {
+            assert_eq!(pod["automountServiceAccountToken"], is_job);
+            assert_eq!(pod["serviceAccountName"] == "churn-prod-verify", is_job);
+        }
+    }
+
+    // The usual queries cannot tell KServe's revisions apart.
+    repo.model(["deploy", "churn#prod", "--target", "kserve", "-o", "../kserve"]).ok();
+    assert!(of_kind(&sandbox.join("kserve"), "Role").is_empty());
+    let text = repo.text("m/model.yaml").replace(", failures: 0}", &format!(", failures: 0{by_version}}}"));
+    repo.write("m/model.yaml", text);
+    next(&repo, 3.0, "1.1.1");
+    repo.model(["promote", "churn@1.1.1", "prod", "--traffic", "10"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../kserve"]).ok();
+    must_be_valid(&sandbox.join("kserve"));
+    let report = report.replace("1.1.0", "1.1.1");
+    let patch = "PATCH /apis/serving.kserve.io/v1beta1/namespaces/ml/inferenceservices/churn-prod \
+                 [{\"op\":\"test\",\"path\":\"/metadata/annotations/git-model~1version\",\"value\":\"1.1.1\"},\
+                 {\"op\":\"add\",\"path\":\"/spec/predictor/canaryTrafficPercent\",\"value\":0}]";
+    assert_eq!(run("kserve", false), [patch, &report]);
+    assert_eq!(run("kserve", true), [patch, &report, patch]);
 }

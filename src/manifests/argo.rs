@@ -87,7 +87,7 @@ fn smoke(rollout: &Rollout<'_>, name: &str, canary: &str) -> Value {
                 "containers": [{
                     "name": "smoke",
                     "image": super::tools(workload),
-                    "command": checks::smoke_command(workload, canary),
+                    "command": checks::smoke_command(workload, canary, checks::Patience::LONG),
                     "resources": pod::small(),
                     "securityContext": pod::restricted(),
                 }],

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::withdraw::{self, Withdrawal};
 use super::{Rollout, Workload, pod};
 use crate::error::{Error, Result};
 use crate::model_yaml::{Deploy, Limit};
@@ -13,8 +14,17 @@ const ERROR_RATE: &str = "(sum(rate(http_requests_total{$new,code=~\"5..\"}[5m])
 const LATENCY: &str =
     "histogram_quantile(0.95, sum by (le) (rate(http_request_duration_seconds_bucket{$new}[5m])))";
 
+/// In a host's name, the namespace that the job runs in.
+pub(super) const NAMESPACE: &str = "$(NAMESPACE)";
+
 /// Runs as `sh -c SCRIPT sh NAME CONDITION …`. No `$(` and no `$$`: Kubernetes would take them for its own.
 const SCRIPT: &str = include_str!("verify.sh");
+
+/// Seconds that the smoke request of the script may take, and one look at all metrics.
+const LONGEST_SMOKE: u64 = 21 * 33;
+const LONGEST_LOOK: u64 = 3 * 30;
+/// Seconds for which the traffic is kept from a bad canary: somebody has to tell GitOps of another version.
+const HOLD: u64 = 24 * 60 * 60;
 
 /// A metric and its bounds.
 pub(super) struct Check {
@@ -79,18 +89,33 @@ impl Check {
     }
 }
 
+/// How long a smoke request may take.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// Seconds for each attempt.
+    pub(super) each: u32,
+    /// Attempts after the first one, three seconds apart.
+    pub(super) more: u32,
+}
+
+impl Patience {
+    /// Where nobody waits for the answer.
+    pub(super) const LONG: Patience = Patience { each: 30, more: 20 };
+}
+
 /// The command of a container that sends the smoke request to a service, waiting a while for it.
-pub(super) fn smoke_command(workload: &Workload, host: &str) -> Vec<String> {
+pub(super) fn smoke_command(workload: &Workload, host: &str, patience: Patience) -> Vec<String> {
     let smoke = &workload.settings.smoke;
+    let [each, more] = [patience.each, patience.more].map(|number| number.to_string());
     let mut command: Vec<String> = [
         "curl",
         "--fail",
         "--silent",
         "--show-error",
         "--max-time",
-        "30",
+        &each,
         "--retry",
-        "20",
+        &more,
         "--retry-delay",
         "3",
         "--retry-all-errors",
@@ -107,8 +132,14 @@ pub(super) fn smoke_command(workload: &Workload, host: &str) -> Vec<String> {
     command
 }
 
-/// A job that sends the smoke request, looks at the metrics for as long as the steps take, and reports how it ended.
-pub(super) fn job(rollout: &Rollout<'_>, host: &str, pods: &str) -> Result<Value> {
+/// A job that sends the smoke request, looks at the metrics for as long as the steps take, takes the traffic from a canary that is bad
+/// where it may, and reports how it ended.
+pub(super) fn job(
+    rollout: &Rollout<'_>,
+    host: &str,
+    pods: &str,
+    withdrawal: Option<&Withdrawal>,
+) -> Result<Value> {
     let workload = &rollout.main;
     let settings = &workload.settings;
     let analysis = &settings.analysis;
@@ -122,34 +153,44 @@ pub(super) fn job(rollout: &Rollout<'_>, host: &str, pods: &str) -> Result<Value
     let report = |outcome: &str| pod::literal(&outcome_of(rollout, outcome).to_string());
     let env = |name: &str, value: String| json!({"name": name, "value": value});
     let smoke = &settings.smoke;
+    let mut variables = Vec::new();
+    if host.contains(NAMESPACE) {
+        variables.push(
+            json!({"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
+        );
+    }
+    variables.extend([
+        env("SMOKE_URL", format!("http://{host}{}", pod::literal(&smoke.path))),
+        env("SMOKE_BODY", pod::literal(smoke.body.as_deref().unwrap_or_default())),
+        env("PROMETHEUS", pod::literal(&settings.prometheus)),
+        env("ROUNDS", rounds.to_string()),
+        env("INTERVAL", interval.to_string()),
+        env("FAILURES", analysis.failures.to_string()),
+        env("REPORT_URL", pod::literal(settings.report.as_deref().unwrap_or_default())),
+        env("REPORT_OK", report("ok")),
+        env("REPORT_ABORTED", report("aborted")),
+    ]);
+    variables.extend(withdrawal.into_iter().flat_map(|withdrawal| withdrawal.variables(rollout)));
     let container = json!({
         "name": "verify",
         "image": super::tools(workload),
         "command": ["sh", "-c", SCRIPT, "verify"],
         "args": args,
-        "env": [
-            env("SMOKE_URL", pod::literal(&format!("http://{host}{}", smoke.path))),
-            env("SMOKE_BODY", pod::literal(smoke.body.as_deref().unwrap_or_default())),
-            env("PROMETHEUS", pod::literal(&settings.prometheus)),
-            env("ROUNDS", rounds.to_string()),
-            env("INTERVAL", interval.to_string()),
-            env("FAILURES", analysis.failures.to_string()),
-            env("REPORT_URL", pod::literal(settings.report.as_deref().unwrap_or_default())),
-            env("REPORT_OK", report("ok")),
-            env("REPORT_ABORTED", report("aborted")),
-        ],
+        "env": variables,
         "resources": pod::small(),
         "securityContext": pod::restricted(),
     });
     Ok(json!({
+        "activeDeadlineSeconds": withdrawal.map(|_| LONGEST_SMOKE + rounds * (interval + LONGEST_LOOK) + HOLD),
         "backoffLimit": 0,
         "template": {
             "metadata": {"labels": rollout.labels(workload, Some("verify"))},
             "spec": {
-                "automountServiceAccountToken": false,
+                "automountServiceAccountToken": withdrawal.is_some(),
                 "containers": [container],
                 "restartPolicy": "Never",
                 "securityContext": pod::nonroot(),
+                "serviceAccountName": withdrawal.map(|_| withdraw::account(rollout)),
             },
         },
     }))

@@ -1,19 +1,24 @@
-//! KServe: an `InferenceService`, which keeps the version before it as long as this one has a share of the traffic only.
+//! KServe: an `InferenceService`, which keeps the version before it as long as this one has a share of the traffic only. Shares are
+//! Knative's, so its mode is set: what Knative takes of a pod is less than what Kubernetes does.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Rollout, Workload, kubernetes, pod};
+use super::{Rollout, Workload, checks, kubernetes, pod, withdraw};
 use crate::error::Result;
 
 pub(super) fn objects(rollout: &Rollout<'_>) -> Result<BTreeMap<String, Vec<Value>>> {
     let name = rollout.name();
-    let host = format!("{name}-predictor");
-    let verify = kubernetes::verify(rollout, &host, &format!("{host}-.*"))?;
+    let predictor = format!("{name}-predictor");
+    // Knative's gateway knows full names only. The tag leads to the newest revision that is ready, whatever its share is.
+    let namespace = rollout.main.settings.namespace.as_deref().unwrap_or(checks::NAMESPACE);
+    let host = format!("latest-{predictor}.{namespace}.svc.cluster.local");
+    let withdrawal = withdraw::of_inference_service(rollout, &name);
+    let verify = kubernetes::verify(rollout, &host, &format!("{predictor}-.*"), withdrawal.as_ref())?;
     Ok(BTreeMap::from([
         ("inferenceservice.yaml".to_owned(), vec![service(rollout, &name)]),
-        ("verify.yaml".to_owned(), vec![verify]),
+        ("verify.yaml".to_owned(), verify),
     ]))
 }
 
@@ -25,7 +30,7 @@ fn service(rollout: &Rollout<'_>, name: &str) -> Value {
         _ => pod::spec(rollout, workload, "kserve-container"),
     };
     if let (Some(_), Some(_)) = (&workload.image, &workload.model_image) {
-        // KServe's storage initializer mounts it, as for its own runtimes.
+        // KServe mounts it as an image volume, as for its own runtimes; Knative would refuse one in the pod here.
         if let Some(predictor) = predictor.as_object_mut() {
             predictor.remove("volumes");
         }
@@ -42,10 +47,14 @@ fn service(rollout: &Rollout<'_>, name: &str) -> Value {
     predictor["labels"] = rollout.labels(workload, Some("server"));
     predictor["canaryTrafficPercent"] = rollout.traffic.into();
     predictor["minReplicas"] = settings.replicas.into();
+    let mut metadata = rollout.metadata(workload, name);
+    metadata["annotations"]["serving.kserve.io/deploymentMode"] = "Knative".into();
+    // Always, not for a canary only: another annotation would make another revision.
+    metadata["annotations"]["serving.kserve.io/enable-tag-routing"] = "true".into();
     json!({
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": rollout.metadata(workload, name),
+        "metadata": metadata,
         "spec": {"predictor": predictor},
     })
 }
@@ -60,6 +69,7 @@ fn runtime(rollout: &Rollout<'_>, workload: &Workload) -> Value {
     })
 }
 
+/// As an image volume: plain `oci://` runs a shell in the image, and one of git-model's has none.
 fn storage_uri(workload: &Workload) -> Option<String> {
-    workload.model_image.as_ref().map(|image| format!("oci://{image}"))
+    workload.model_image.as_ref().map(|image| format!("oci+native://{image}"))
 }

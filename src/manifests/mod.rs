@@ -10,6 +10,7 @@ mod kserve;
 mod kubernetes;
 mod names;
 mod pod;
+mod withdraw;
 
 use std::collections::BTreeMap;
 
@@ -86,8 +87,11 @@ pub struct Rollout<'a> {
     pub main: Workload,
     /// The version that it stands beside, for targets that need both.
     pub stable: Option<Workload>,
-    /// Percent of the traffic that it gets beside the stage's version; `None` for all.
+    /// Percent of the traffic that it gets beside the stage's version; `None` for all. KServe knows 0, too: the version is the one
+    /// that had all before a canary, and it keeps that in the pods that it has.
     pub traffic: Option<u8>,
+    /// Whether the stage was rolled back to this version.
+    pub is_back: bool,
     /// Files with locks of former versions, which their pods need until they are gone.
     pub kept: &'a [String],
 }

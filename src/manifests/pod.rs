@@ -20,6 +20,17 @@ pub(super) fn restricted() -> Value {
     json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
 }
 
+/// The same for a container of a server. Knative refuses a `securityContext` of the pod, so there the container has it all.
+fn restricted_server(target: Target) -> Value {
+    let mut context = restricted();
+    if target == Target::Kserve
+        && let Value::Object(of_pod) = nonroot()
+    {
+        of_pod.into_iter().for_each(|(key, value)| context[key] = value);
+    }
+    context
+}
+
 /// What it asks of a pod.
 pub(super) fn nonroot() -> Value {
     json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
@@ -69,7 +80,7 @@ pub(super) fn server(rollout: &Rollout<'_>, workload: &Workload, name: &str) -> 
         // Loading weights takes its time: ten minutes.
         "startupProbe": probe(5, 120),
         "resources": resources(workload),
-        "securityContext": restricted(),
+        "securityContext": restricted_server(rollout.target),
         "volumeMounts": mounts,
     })
 }
@@ -95,7 +106,7 @@ pub(super) fn spec(rollout: &Rollout<'_>, workload: &Workload, container: &str) 
     let mut spec = json!({
         "automountServiceAccountToken": false,
         "containers": [server(rollout, workload, container)],
-        "securityContext": nonroot(),
+        "securityContext": (rollout.target != Target::Kserve).then(nonroot),
     });
     if let Some(image) = &workload.model_image {
         spec["volumes"] =
@@ -112,7 +123,7 @@ pub(super) fn spec(rollout: &Rollout<'_>, workload: &Workload, container: &str) 
             "env": [{"name": "HOME", "value": "/tmp"}],
             "envFrom": secret.map(|name| json!([{"secretRef": {"name": name}}])),
             "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "500m", "memory": "256Mi"}},
-            "securityContext": restricted(),
+            "securityContext": restricted_server(rollout.target),
             "volumeMounts": [
                 {"mountPath": "/lock", "name": "lock", "readOnly": true},
                 {"mountPath": MODEL_DIR, "name": "models"},

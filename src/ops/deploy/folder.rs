@@ -36,6 +36,9 @@ pub struct Record {
     pub digest: Digest,
     /// Its share of the traffic, where the manifests say one.
     pub traffic: Option<u8>,
+    /// The version that got all the traffic last, where KServe shares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
     /// Every file with its digest.
     pub files: BTreeMap<String, Digest>,
     /// Versions that were deployed here, newest first.
@@ -69,6 +72,7 @@ impl Record {
             version: version.to_owned(),
             digest,
             traffic: None,
+            stable: None,
             files: BTreeMap::new(),
             versions: Vec::new(),
         }

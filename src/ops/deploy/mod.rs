@@ -1,6 +1,7 @@
 //! From what is in a stage to manifests in a directory, and whether the two still agree. See `docs/rollout.md`.
 
 mod folder;
+mod share;
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::human;
 use crate::manifests::{self, Rollout, Target, Workload};
 use crate::model_yaml::{Deploy, ImageRef, Supply};
-use crate::release::{ModelName, Reference, StageName, Version, Wanted};
+use crate::release::{Action, ModelName, Reference, StageName, Version, Wanted};
 
 pub use folder::{Deployed, RECORD, Record};
 
@@ -122,7 +123,8 @@ pub fn rollback(ctx: &Ctx, event: &events::Options, options: &Options) -> Result
     let old = Record::read(&options.dir)?.ok_or_else(|| unknown(&options.dir))?;
     let would = events::happen(ctx, &events::Options { dry_run: true, ..event.clone() })?;
     let version = would.version.clone().ok_or_else(|| Error::new("a rollback without a version"))?;
-    let state = State { wanted: at(ctx, &release_of(name, &version))?, canary: None, stable: None };
+    let wanted = at(ctx, &release_of(name, &version))?;
+    let state = State { wanted, canary: None, stable: None, is_back: true };
     let (plan, report) = plan(options, name, stage, &state, Some(&old))?;
     if event.dry_run {
         return Ok((would, report));
@@ -168,7 +170,7 @@ pub fn check(ctx: &Ctx, dir: &Path) -> Result<Checked> {
             "both name v{}, but of other content: sha256:{} in the manifests, sha256:{} in its tag",
             record.version, record.digest, state.wanted.resolved.digest
         )),
-        Some(state) if share_in(record.target, state.canary) != record.traffic => {
+        Some(state) if share_in(record.target, state.canary) != record.traffic.filter(|share| *share > 0) => {
             let shown = |share: Option<u8>| share.map_or("all".to_owned(), |share| format!("{share} %"));
             disagreements.push(format!(
                 "the manifests give v{} {} of the traffic, {stage} {}",
@@ -206,16 +208,22 @@ struct State {
     canary: Option<u8>,
     /// The version beside a canary.
     stable: Option<Loaded>,
+    /// Whether the stage was rolled back to this version.
+    is_back: bool,
 }
 
 impl State {
     fn of_stage(ctx: &Ctx, name: &ModelName, stage: &StageName) -> Result<State> {
         let there = at(ctx, &format!("{name}#{stage}"))?;
         match there.resolved.stage.as_ref().and_then(|stage| stage.canary.clone()) {
-            None => Ok(State { wanted: there, canary: None, stable: None }),
+            None => {
+                let since = there.resolved.stage.as_ref().map(|stage| stage.action.as_str());
+                let is_back = since == Some(Action::Rollback.as_str());
+                Ok(State { wanted: there, canary: None, stable: None, is_back })
+            }
             Some(canary) => {
                 let wanted = at(ctx, &format!("{name}@v{}", canary.version))?;
-                Ok(State { wanted, canary: Some(canary.traffic), stable: Some(there) })
+                Ok(State { wanted, canary: Some(canary.traffic), stable: Some(there), is_back: false })
             }
         }
     }
@@ -299,12 +307,21 @@ fn plan(
         _ => None,
     };
     let mut record = Record::new(name.as_str(), stage.as_str(), target, state.version(), main.info.digest);
-    record.traffic = traffic;
     record.versions = versions(&main, stable.as_ref(), old);
+    let mut warnings = state.wanted.resolved.warnings.clone();
+    record.traffic = traffic;
+    if target == Target::Kserve {
+        warnings.extend(share::of_kserve(&mut record, old, traffic));
+    }
     let mut kept = kept_locks(&record, old);
     // Beside a canary, the former version's is written anew.
     kept.retain(|name| stable.as_ref().is_none_or(|stable| *name != manifests::lock_file(stable.version())));
-    let mut warnings = state.wanted.resolved.warnings.clone();
+    if target == Target::Flagger && main.settings.namespace.is_none() {
+        warnings.push(
+            "`namespace` is not set: Flagger and its load tester look for bare names in their own namespaces"
+                .to_owned(),
+        );
+    }
     let store = state.wanted.resolved.store.as_deref().unwrap_or_default();
     if main.lock.is_some() && (store.starts_with('/') || store.starts_with("file:")) {
         warnings.push(format!(
@@ -312,7 +329,16 @@ fn plan(
             human::escape(store)
         ));
     }
-    let rollout = Rollout { target, model: name, stage, main, stable, traffic, kept: &kept };
+    let rollout = Rollout {
+        target,
+        model: name,
+        stage,
+        main,
+        stable,
+        traffic: record.traffic,
+        is_back: state.is_back,
+        kept: &kept,
+    };
     let files = manifests::render(&rollout)?;
     let plan = Plan::new(&options.dir, old, record, files, &kept, options.force)?;
     let report = Report {
