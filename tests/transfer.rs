@@ -112,6 +112,24 @@ fn a_fetch_killed_ten_times_brings_at_most_two_parts_again_each_time() {
 }
 
 #[test]
+fn memory_does_not_grow_with_files() {
+    const MOST: u64 = 200 * MIB;
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.write("large.bin", noise(1, 400 << 20));
+    let added = repo.peak_memory(&["add", "large.bin"]);
+    repo.git(["commit", "-q", "-m", "large"]).ok();
+    let pushed = repo.peak_memory(&["push"]);
+    let clone = place.clone_of(&repo, "clone");
+    let pulled = clone.peak_memory(&["pull"]);
+    std::fs::remove_file(clone.join("large.bin")).unwrap();
+    let synced = clone.peak_memory(&["sync"]);
+    for (what, peak) in [("add", added), ("push", pushed), ("pull", pulled), ("sync", synced)] {
+        assert!(peak < MOST, "{what} used {} MiB", peak / MIB);
+    }
+}
+
+#[test]
 fn a_damaged_partial_file_is_noticed() {
     let (place, proxy) = (Place::garage(), passing());
     let repo = place.repo("repo");

@@ -2,12 +2,14 @@
 //!
 //! `model-info.json` is written last: a directory that has it is complete.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod arriving;
+mod place;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -17,17 +19,19 @@ use super::remotes::{self, Purpose};
 use super::resolve::{FileInfo, Resolved};
 use crate::cache::Cache;
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Durability, Kind, Partial, Reflink};
+use crate::fsio::{self, Durability, Kind, Reflink};
 use crate::git::Oid;
 use crate::human;
-use crate::id::{Digest, Hasher};
+use crate::id::Digest;
 use crate::lineage::Data;
-use crate::model_info::{self, InfoFile, ModelInfo};
+use crate::model_info::{InfoFile, ModelInfo};
 use crate::model_yaml::Role;
 use crate::pointer::{self, Content, Pointer};
 use crate::progress::{Interrupt, Progress, Step};
 use crate::remote::{self, Download, Link, Receive, Remote};
 use crate::repo_path::RepoPath;
+use arriving::Arriving;
+use place::Place;
 
 /// Where files are made, inside of the directory or beside it.
 const PART: &str = ".git-model-part";
@@ -438,273 +442,5 @@ fn open_store(origin: &Origin<'_>, resolved: &Resolved) -> Result<Remote> {
             let store = resolved.store.as_deref();
             open(store.ok_or_else(|| Error::new("the lock file names no store"))?)
         }
-    }
-}
-
-/// A file on its way to its place in the staging directory.
-struct Arriving {
-    file: File,
-    part: PathBuf,
-    target: PathBuf,
-    digest: Digest,
-    size: u64,
-    seen: u64,
-    hasher: Hasher,
-    durability: Durability,
-    mode: u32,
-    /// Where a large file may arrive in pieces, which a later run goes on with.
-    pieces_in: Option<PathBuf>,
-    pieces: Option<Arc<Partial>>,
-}
-
-impl Arriving {
-    fn new(wanted: &Wanted, target: &Path, durability: Durability) -> Result<Arriving> {
-        let dir =
-            target.parent().ok_or_else(|| Error::new(format!("{}: has no directory", target.display())))?;
-        let mode = if wanted.executable { 0o755 } else { 0o644 };
-        let temp = tempfile::Builder::new()
-            .prefix(".new-")
-            .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(dir)
-            .context(dir, "create a file in")?;
-        let (file, part) = temp.keep().map_err(|error| error.error).context(dir, "create a file in")?;
-        let (digest, size) = (wanted.digest, wanted.size);
-        Ok(Arriving {
-            file,
-            part,
-            target: target.to_path_buf(),
-            digest,
-            size,
-            seen: 0,
-            hasher: Hasher::default(),
-            durability,
-            mode,
-            pieces_in: None,
-            pieces: None,
-        })
-    }
-
-    /// Gives the complete file its name.
-    fn keep(self) -> Result<()> {
-        self.durability.sync_file(&self.file, &self.part)?;
-        fs::rename(&self.part, &self.target).context(&self.target, "replace")
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        // After `keep` there is nothing under this name any more.
-        drop(fs::remove_file(&self.part));
-    }
-}
-
-impl Receive for Arriving {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.seen += bytes.len() as u64;
-        if self.seen > self.size {
-            return Err(Error::refused("more bytes came than it has"));
-        }
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).context(&self.part, "write")
-    }
-
-    fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
-        let Some(dir) = &self.pieces_in else { return Ok(None) };
-        self.pieces = Some(Arc::new(Partial::open(dir, self.digest, self.size, self.durability)?));
-        Ok(self.pieces.clone())
-    }
-
-    fn finish(self: Box<Self>) -> Result<()> {
-        if let Some(pieces) = &self.pieces {
-            if !pieces.is_right()? {
-                pieces.discard();
-                return Err(Error::refused("the bytes that came are not the right ones"));
-            }
-            pieces.complete(self.mode)?;
-            let file = File::open(pieces.path()).context(pieces.path(), "open")?;
-            self.durability.sync_file(&file, pieces.path())?;
-            return fs::rename(pieces.path(), &self.target).context(&self.target, "replace");
-        }
-        if self.seen != self.size || self.hasher.clone().finish() != self.digest {
-            return Err(Error::refused("the bytes that came are not the right ones"));
-        }
-        self.durability.sync_file(&self.file, &self.part)?;
-        fs::rename(&self.part, &self.target).context(&self.target, "replace")
-    }
-}
-
-/// Removes what an earlier, interrupted run of another version left in the staging directory.
-fn clear_others(stage: &Path, dir: &Path, info: &ModelInfo) -> Result<()> {
-    for entry in fs::read_dir(dir).context(dir, "list")? {
-        let path = entry.context(dir, "list")?.path();
-        if fs::symlink_metadata(&path).context(&path, "read")?.is_dir() {
-            clear_others(stage, &path, info)?;
-            // Only an empty one goes.
-            fs::remove_dir(&path).ok();
-        } else if !info.files.iter().any(|file| stage.join(file.path.as_path()) == path) {
-            fs::remove_file(&path).context(&path, "remove")?;
-        }
-    }
-    Ok(())
-}
-
-/// The directory that is written.
-struct Place<'a> {
-    dir: &'a Path,
-    durability: Durability,
-}
-
-impl Place<'_> {
-    /// What the directory says it is.
-    fn info(&self) -> Result<Option<ModelInfo>> {
-        super::info::of_directory(self.dir)
-    }
-
-    /// What an interrupted run was about to make of the directory: its files may be of either version.
-    fn claim(&self) -> Result<Option<ModelInfo>> {
-        if self.dir.is_dir() { super::info::of_directory(&self.dir.join(PART)) } else { Ok(None) }
-    }
-
-    /// The files that are not there with the right bytes.
-    fn not_right(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<Vec<Wanted>> {
-        let interrupt = origin.interrupt();
-        let look = |file: &Wanted| -> Result<Option<Wanted>> {
-            let right = is_right(&self.dir.join(file.path.as_path()), file, interrupt)?;
-            Ok((!right).then(|| file.clone()))
-        };
-        let found: Vec<Option<Wanted>> = wanted.par_iter().map(look).collect::<Result<_>>()?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    /// Refuses a place that is something else than a directory.
-    fn require_directory(&self) -> Result<()> {
-        match fs::metadata(self.dir) {
-            Ok(found) if !found.is_dir() => {
-                Err(Error::new(format!("{}: not a directory", self.dir.display()))
-                    .hint("name one that is there, or one that is to be made"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses to replace what is not of a version that was written here before.
-    fn refuse_foreign(&self, wanted: &[Wanted], before: Option<&ModelInfo>, force: bool) -> Result<()> {
-        if force || !self.dir.is_dir() {
-            return Ok(());
-        }
-        let ours: BTreeSet<&RepoPath> =
-            before.into_iter().flat_map(|info| info.files.iter().map(|file| &file.path)).collect();
-        for file in wanted {
-            let path = self.dir.join(file.path.as_path());
-            if ours.contains(&file.path) || fs::symlink_metadata(&path).is_err() {
-                continue;
-            }
-            return Err(Error::refused(format!(
-                "{}: a file that git model get did not write is in the way",
-                path.display()
-            ))
-            .hint("choose another directory, or --force replaces it"));
-        }
-        Ok(())
-    }
-
-    /// The staging directory: inside of a directory that is there, since that may be a mount; else beside it.
-    fn stage(&self) -> Result<PathBuf> {
-        let stage = match self.dir.is_dir() {
-            true => self.dir.join(PART),
-            false => {
-                let name = self.dir.file_name().ok_or_else(|| {
-                    Error::usage(format!("{}: not a directory that can be made", self.dir.display()))
-                })?;
-                let mut hidden = std::ffi::OsString::from(".");
-                hidden.push(name);
-                hidden.push(PART);
-                fsio::parent_of(self.dir).join(hidden)
-            }
-        };
-        fsio::create_dir_all(&stage, self.durability)?;
-        Ok(stage)
-    }
-
-    /// Moves everything to its place, and says last what it is.
-    fn publish(
-        &self,
-        stage: &Path,
-        wanted: &[Wanted],
-        info: &ModelInfo,
-        before: Option<&ModelInfo>,
-    ) -> Result<()> {
-        let text = info.to_json();
-        if !self.dir.exists() {
-            clear_others(stage, stage, info)?;
-            self.sync_below(stage)?;
-            fsio::write_atomic(&stage.join(model_info::FILE_NAME), text.as_bytes(), self.durability)?;
-            fs::rename(stage, self.dir).context(self.dir, "create")?;
-            return self.durability.sync_dir(fsio::parent_of(self.dir));
-        }
-        let note = self.dir.join(model_info::FILE_NAME);
-        let mut claim = info.clone();
-        claim.files.extend(before.into_iter().flat_map(|info| info.files.iter().cloned()));
-        fsio::write_atomic(&stage.join(model_info::FILE_NAME), claim.to_json().as_bytes(), self.durability)?;
-        // From here on the directory does not claim to be complete.
-        match fs::remove_file(&note) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context(&note, "replace");
-            }
-            _ => self.durability.sync_dir(self.dir)?,
-        }
-        for file in wanted {
-            let (from, to) = (stage.join(file.path.as_path()), self.dir.join(file.path.as_path()));
-            if let Some(parent) = to.parent() {
-                fsio::create_dir_all(parent, self.durability)?;
-            }
-            fs::rename(&from, &to).context(&to, "replace")?;
-        }
-        let kept: BTreeSet<&RepoPath> = info.files.iter().map(|file| &file.path).collect();
-        for old in before.into_iter().flat_map(|info| &info.files).filter(|file| !kept.contains(&file.path)) {
-            self.remove_old(old)?;
-        }
-        self.sync_below(self.dir)?;
-        fsio::write_atomic(&note, text.as_bytes(), self.durability)?;
-        fsio::remove_all_if_there(stage)
-    }
-
-    /// Removes a file of the version before, unless somebody changed it.
-    fn remove_old(&self, old: &InfoFile) -> Result<()> {
-        let path = self.dir.join(old.path.as_path());
-        let file = Wanted {
-            path: old.path.clone(),
-            source: old.path.clone(),
-            digest: old.sha256,
-            size: old.size,
-            executable: old.executable,
-            presigned: None,
-        };
-        if !is_right(&path, &file, &Interrupt::default())? {
-            return Ok(());
-        }
-        fs::remove_file(&path).context(&path, "remove")?;
-        let mut above = file.path.parent();
-        while let Some(dir) = above {
-            // Only an empty one goes.
-            if fs::remove_dir(self.dir.join(dir.as_path())).is_err() {
-                break;
-            }
-            above = dir.parent();
-        }
-        Ok(())
-    }
-
-    fn sync_below(&self, dir: &Path) -> Result<()> {
-        if self.durability == Durability::Off {
-            return Ok(());
-        }
-        for entry in fs::read_dir(dir).context(dir, "list")? {
-            let path = entry.context(dir, "list")?.path();
-            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) && !path.ends_with(PART) {
-                self.sync_below(&path)?;
-            }
-        }
-        self.durability.sync_dir(dir)
     }
 }

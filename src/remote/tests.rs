@@ -71,7 +71,7 @@ struct Keep<'a> {
     dir: &'a std::path::Path,
     bytes: Vec<u8>,
     partial: Option<Arc<Partial>>,
-    kept: &'a Mutex<HashMap<Digest, Vec<u8>>>,
+    kept: &'a Mutex<Objects>,
 }
 
 impl Receive for Keep<'_> {
@@ -103,8 +103,10 @@ impl Receive for Keep<'_> {
     }
 }
 
+type Objects = HashMap<Digest, Vec<u8>>;
+
 /// What came, and what did not.
-fn fetch(remote: &Remote, wanted: &[Download]) -> (HashMap<Digest, Vec<u8>>, Vec<(Digest, Error)>) {
+fn fetch(remote: &Remote, wanted: &[Download]) -> (Objects, Vec<(Digest, Error)>) {
     let (dir, kept) = (tempfile::tempdir().unwrap(), Mutex::default());
     let receive = |download: &Download| -> Result<Box<dyn Receive + '_>> {
         let Download { digest, size, .. } = *download;
@@ -208,7 +210,7 @@ fn what_is_attested_is_listed_and_checked() {
     assert_eq!(remote.attestations(&model).unwrap(), [""; 0]);
     let key = remote.attest(&model, b"statement".to_vec()).unwrap();
     assert_eq!(remote.attest(&model, b"statement".to_vec()).unwrap(), key);
-    assert_eq!(remote.attestations(&model).unwrap(), [key.clone()]);
+    assert_eq!(remote.attestations(&model).unwrap(), std::slice::from_ref(&key));
     assert_eq!(remote.attestation(&key, 100).unwrap().as_deref(), Some(&b"statement"[..]));
     assert_eq!(remote.attestation(&key, 8).unwrap(), None);
     let path = Path::parse(&key).unwrap();

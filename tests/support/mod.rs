@@ -139,6 +139,16 @@ impl Repo {
         command
     }
 
+    /// The most memory that `git-model <args>`, which must succeed, has in use, in bytes; or Python's own, if that is more.
+    pub fn peak_memory(&self, args: &[&str]) -> u64 {
+        let measure = "import resource, subprocess, sys; \
+                       subprocess.run(['git-model', *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL); \
+                       print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+        let mut python = self.command("python3");
+        python.args(["-c", measure]).args(args);
+        run(python).ok().trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// The bytes that `git-model <args>` itself reads, by its system calls. `None` without strace.
     pub fn bytes_read(&self, args: &[&str]) -> Option<u64> {
         let mut strace = self.command("strace");
