@@ -1,7 +1,7 @@
 //! What loading weights could run: pickles by Python itself, named without being loaded.
 
 use crate::support::models::{churn, declare, record};
-use crate::support::{Repo, Sandbox};
+use crate::support::{Repo, Sandbox, prepared};
 
 /// Writes pickles that write the file `ran` when somebody loads them, and some that are harmless.
 const MAKE: &str = r#"
@@ -73,6 +73,28 @@ fn malicious_pickles_are_named_and_never_loaded() {
     assert!(repo.exists("ran"));
     repo.model(["verify", "--scan"]).fails(2, "name files, directories or releases");
     repo.model(["verify", "--scan", "absent.pkl"]).says("no such file here").fails(2, "absent.pkl");
+}
+
+/// Of packages that ship what PyTorch wrote: before its archives, and as a program.
+#[test]
+fn what_real_pytorch_wrote_is_told_apart() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.git_repo("repo");
+    let files = prepared("torch-files");
+    let look = |name: &str| {
+        let path = files.join(name);
+        assert!(path.exists(), "{}", path.display());
+        repo.model(["verify", "--scan", path.to_str().unwrap()])
+    };
+    for name in ["alex", "squeeze", "vgg"] {
+        look(&format!("lpips/weights/v0.1/{name}.pth")).says("pickle, which can run code").ok();
+    }
+    let program = look("silero_vad/data/silero_vad.jit");
+    assert_eq!(program.stdout.matches("not known to be harmless").count(), 0, "{program}");
+    program.says("a TorchScript program").fails(3, "1 sign that");
+    for name in ["silero_vad.onnx", "silero_vad_16k.safetensors"] {
+        look(&format!("silero_vad/data/{name}")).never_says("can run code").ok();
+    }
 }
 
 #[test]

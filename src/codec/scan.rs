@@ -77,7 +77,7 @@ pub struct Finding {
 
 /// Looks into a file of `size` bytes. `name` is its path or file name.
 pub fn scan(file: &mut (impl Read + Seek), size: u64, name: &str) -> Result<Scanned> {
-    let mut scan = Scan { found: Scanned::default(), room: MAX_UNPACKED, met: false };
+    let mut scan = Scan { found: Scanned::default(), room: MAX_UNPACKED, met: false, in_script: false };
     scan.found.format = scan.look(&mut Input::new(file, size)?, name, &[])?;
     Ok(scan.found)
 }
@@ -88,6 +88,8 @@ struct Scan {
     room: u64,
     /// Whether anything was looked into that can hold code.
     met: bool,
+    /// Whether the archive is one of TorchScript, which PyTorch reads without Python.
+    in_script: bool,
 }
 
 impl Scan {
@@ -136,7 +138,9 @@ impl Scan {
         let mut at = 0;
         for _ in 0..pickles {
             let named = names(&bytes[at..]);
-            for global in named.globals.into_iter().filter(|global| !is_harmless(&global.name)) {
+            let in_script = self.in_script;
+            let is_known = |name: &str| is_harmless(name) || in_script && torch::is_of_script(name);
+            for global in named.globals.into_iter().filter(|global| !is_known(&global.name)) {
                 let position = start + (at + global.at) as u64;
                 let what = "not known to be harmless".to_owned();
                 self.find(within, Some(global.name), Some(position), what);
@@ -192,6 +196,15 @@ impl Scan {
             }
         };
         let is_checkpoint = torch::is_checkpoint(&archive);
+        let outer = std::mem::replace(&mut self.in_script, torch::is_script(&archive));
+        if self.in_script {
+            self.find(
+                within,
+                None,
+                None,
+                "a TorchScript program, whose code runs when the model is used".to_owned(),
+            );
+        }
         for member in &archive.members {
             // The bytes of tensors, of which some may start as anything.
             let is_storage =
@@ -200,6 +213,7 @@ impl Scan {
                 self.look_into_member(input, member, within)?;
             }
         }
+        self.in_script = outer;
         Ok(match is_checkpoint {
             true => Some("torch"),
             false if !self.met && self.found.findings.is_empty() => None,

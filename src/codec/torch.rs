@@ -28,6 +28,20 @@ pub(super) fn is_checkpoint(archive: &Archive) -> bool {
     folders(archive).next().is_some()
 }
 
+/// Whether it is a program of TorchScript: PyTorch takes every archive with constants for one, and reads it without Python.
+pub(super) fn is_script(archive: &Archive) -> bool {
+    folders(archive).any(|folder| {
+        let constants = format!("{folder}/constants.pkl");
+        archive.members.iter().any(|member| member.name == constants)
+    })
+}
+
+/// Whether a name in a pickle of such a program is one of its own classes, or of the functions that build its lists.
+pub(super) fn is_of_script(global: &str) -> bool {
+    let module = global.split(' ').next().unwrap_or_default();
+    module == "torch.jit._pickle" || module == "__torch__" || module.starts_with("__torch__.")
+}
+
 /// The folders at the top with a pickle.
 fn folders(archive: &Archive) -> impl Iterator<Item = &str> {
     archive

@@ -34,6 +34,30 @@ fn pickles_are_found_wherever_they_hide() {
 }
 
 #[test]
+fn a_program_of_torchscript_is_one_finding_and_what_python_has_in_it_another() {
+    let classes = b"\x80\x02c__torch__.a.b\nNet\nctorch.jit._pickle\nbuild_intlist\n0.";
+    let script = |data: &[u8]| {
+        archive(&[
+            stored("a/data.pkl", data),
+            stored("a/constants.pkl", b"\x80\x02)."),
+            stored("a/code/__torch__/a/b.py", b""),
+        ])
+    };
+    assert_eq!(
+        found(&script(classes), "m.pt"),
+        [":a TorchScript program, whose code runs when the model is used"]
+    );
+    assert_eq!(found(&script(&[b"\x80\x02", EVIL].concat()), "m.pt")[1..], ["a/data.pkl:os system"]);
+    let plain = archive(&[stored("a/data.pkl", classes)]);
+    assert_eq!(
+        found(&plain, "m.pt"),
+        ["a/data.pkl:__torch__.a.b Net", "a/data.pkl:torch.jit._pickle build_intlist"]
+    );
+    let nested = archive(&[stored("x.zip", &script(classes)), stored("y.pkl", classes)]);
+    assert_eq!(found(&nested, "m.zip").len(), 3, "what lies beside it is not part of it");
+}
+
+#[test]
 fn bytes_that_are_no_pickle_are_left_alone() {
     let legacy = [TORCH_LEGACY, b"\x80\x02M\xe9\x03.", b"N.", b"N.", b"N.", b"cos\nsystem\n"].concat();
     assert_eq!(found(&legacy, "m.bin"), [""; 0], "the bytes of tensors follow the fifth pickle");
