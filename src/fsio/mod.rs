@@ -129,16 +129,16 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context(path, "open"),
     };
-    read_open_bounded(file, path, max).map(Some)
-}
-
-/// As [`read_bounded`], of a file that is open already.
-pub fn read_open_bounded(file: File, path: &Path, max: u64) -> Result<Vec<u8>> {
     let metadata = file.metadata().context(path, "read")?;
     if !metadata.is_file() {
         return Err(Error::new(format!("{}: not a regular file", path.display())));
     }
-    let mut bytes = Vec::with_capacity(metadata.len().min(max) as usize + 1);
+    read_at_most(file, metadata.len(), path, max).map(Some)
+}
+
+/// As [`read_bounded`], of a regular file that is open already and had this size.
+pub fn read_at_most(file: File, size: u64, path: &Path, max: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size.min(max) as usize + 1);
     file.take(max + 1).read_to_end(&mut bytes).context(path, "read")?;
     if bytes.len() as u64 > max {
         return Err(Error::new(format!("{}: larger than the allowed {max} bytes", path.display())));

@@ -14,7 +14,7 @@ use crate::repo_path::RepoPath;
 
 const MAGIC: &[u8; 8] = b"gmstat1\n";
 /// Enough for the fixed part and the longest path.
-const HEADER_BYTES: u64 = 8 + 1 + 32 + 32 + 8 + 8 + 2 + 4096;
+const HEADER_BYTES: usize = 8 + 1 + 32 + 32 + 8 + 8 + 2 + 4096;
 const UNSETTLED: u8 = 128;
 
 /// One file, link or directory of an artifact as it was last seen.
@@ -99,14 +99,15 @@ impl Records {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.context(&self.dir, "list")?.path();
-            let mut head = Vec::with_capacity(256);
-            let file = match fs::File::open(&path) {
+            let mut head = [0; HEADER_BYTES];
+            let mut file = match fs::File::open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).context(path, "open"),
             };
-            file.take(HEADER_BYTES).read_to_end(&mut head).context(&path, "read")?;
-            if let Some(record) = decode_head(&mut Reader(&head)) {
+            // Records are small or have a small head, so what one read does not bring is not there.
+            let length = file.read(&mut head).context(&path, "read")?;
+            if let Some(record) = decode_head(&mut Reader(&head[..length])) {
                 found.push((record.path, record.base));
             }
         }

@@ -144,8 +144,16 @@ impl Root {
 
     /// A whole small file. `None` when there is none.
     pub fn read_small(&self, path: &RepoPath, max: u64) -> Result<Option<Vec<u8>>> {
-        match self.open_file(path)? {
-            Some(file) => fsio::read_open_bounded(file, &self.full(path), max).map(Some),
+        let full = self.full(path);
+        let opened = match path.parent() {
+            Some(dir) => {
+                self.open_dir(&dir)?.map_or(Ok(None), |dir| open_file_at(&dir, OsStr::new(path.name())))
+            }
+            // Many are at the top, which is open already.
+            None => open_file_at(&self.dir, OsStr::new(path.name())),
+        };
+        match opened.context(&full, "open")? {
+            Some((file, stat)) => fsio::read_at_most(file, stat.size, &full, max).map(Some),
             None => Ok(None),
         }
     }
