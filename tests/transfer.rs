@@ -75,7 +75,9 @@ fn a_push_killed_ten_times_sends_at_most_two_parts_again_each_time() {
     let push: Vec<&str> = std::iter::once("push").chain(rate.iter().map(String::as_str)).collect();
     let mut kills = 0;
     for share in [20, 40, 28, 36, 44, 24, 40, 52, 20, 36] {
-        kills += usize::from(stop_after(&repo, &push, "-KILL", share * size / 256, || proxy.up()));
+        // What is sent again counts, too: two parts each time.
+        let moved = share * (size + 20 * PART) / 576;
+        kills += usize::from(stop_after(&repo, &push, "-KILL", moved, || proxy.up()));
         assert!(place.objects().is_empty(), "nothing is visible before it is complete");
     }
     assert_eq!(kills, 10);
