@@ -304,7 +304,6 @@ fn repair_replaces_wrong_bytes(place: &Place) {
     assert_eq!(clone.text("w.bin"), "good");
 }
 
-/// Objects of the right size: one that was sent at once and one in parts, each right, then wrong, then without a checksum.
 #[test]
 fn a_pull_reads_what_it_brings_once() {
     let place = Place::folder();
@@ -322,6 +321,7 @@ fn a_pull_reads_what_it_brings_once() {
     assert!(clone.bytes_read(&["sync"]).unwrap() > 40 << 20);
 }
 
+/// Objects of the right size: one that was sent at once and one in parts, each right, then wrong, then without a checksum.
 #[test]
 fn repair_compares_checksums_that_the_store_keeps() {
     let place = Place::garage();

@@ -144,7 +144,7 @@ pub(super) fn fetch_json(report: &fetch::Report) -> Value {
 pub(super) fn fetch_text(ui: &Ui, report: &fetch::Report) {
     if let Some(remote) = &report.remote {
         if report.objects == 0 {
-            ui.say(format!("{remote} was asked for nothing: another command brought it meanwhile"));
+            ui.say(format!("nothing came from {remote} that is new: another command brought it meanwhile"));
             return;
         }
         let (objects, moved) =

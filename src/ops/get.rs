@@ -277,7 +277,7 @@ pub(super) fn fill(
         interrupt.check()?;
         let target = stage.join(file.path.as_path());
         if is_right(&target, file, interrupt)?
-            || from_cache(cache, file, &target, (durability, clones), interrupt)?
+            || from_cache(cache, file, &target, durability, clones, interrupt)?
         {
             return Ok(());
         }
@@ -317,7 +317,8 @@ fn from_cache(
     cache: Option<&Cache>,
     file: &Wanted,
     target: &Path,
-    (durability, clones): (Durability, Clones),
+    durability: Durability,
+    clones: Clones,
     interrupt: &Interrupt,
 ) -> Result<bool> {
     let Some(cache) = cache.filter(|cache| cache.holds(&file.digest, file.size)) else { return Ok(false) };

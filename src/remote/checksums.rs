@@ -5,7 +5,7 @@
 //! stores keep MD5 or CRC-32C at most, which say nothing about a SHA-256.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpRequestBody};
+use object_store::client::{HttpClient, HttpConnector, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::Signer;
 
@@ -53,33 +54,34 @@ impl Kept {
 /// Asks S3, or a server that speaks its protocol.
 pub(super) struct Checksums {
     pub(super) s3: Arc<AmazonS3>,
-    pub(super) client: HttpClient,
+    /// Makes the client once it is needed.
+    pub(super) connector: Box<dyn HttpConnector>,
     pub(super) region: String,
     pub(super) anonymous: bool,
 }
 
 impl Checksums {
     /// The SHA-256 that the store keeps of an object. `None` when it has no such object, or keeps none.
-    async fn of(&self, key: &Path) -> object_store::Result<Option<Kept>> {
-        let mut pause = FIRST_PAUSE;
-        for tried in 1.. {
-            let status = match self.ask(key).await? {
+    async fn of(&self, client: &HttpClient, key: &Path) -> object_store::Result<Option<Kept>> {
+        let (mut left, mut pause) = (TRIES, FIRST_PAUSE);
+        loop {
+            left -= 1;
+            match self.ask(client, key).await? {
                 Ok(kept) => return Ok(kept),
                 Err(404) => return Ok(None),
-                Err(status) => status,
-            };
-            if tried == TRIES || !matches!(status, 429 | 500..) {
-                let source = format!("status code: {status}").into();
-                return Err(object_store::Error::Generic { store: "S3", source });
+                Err(429 | 500..) if left > 0 => {}
+                Err(status) => {
+                    let source = format!("status code: {status}").into();
+                    return Err(object_store::Error::Generic { store: "S3", source });
+                }
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        unreachable!("the last try returns")
     }
 
     /// One request. The inner error is the status of an answer without success.
-    async fn ask(&self, key: &Path) -> object_store::Result<Result<Option<Kept>, u16>> {
+    async fn ask(&self, client: &HttpClient, key: &Path) -> object_store::Result<Result<Option<Kept>, u16>> {
         let generic = |source| object_store::Error::Generic { store: "S3", source };
         // Only the place is of use: a presigned URL takes no more headers.
         let mut url = self.s3.signed_url(reqwest::Method::HEAD, key, Duration::from_secs(60)).await?;
@@ -90,7 +92,7 @@ impl Checksums {
             let credential = self.s3.credentials().get_credential().await?;
             AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None)?;
         }
-        let answer = self.client.execute(request).await.map_err(|error| generic(Box::new(error)))?;
+        let answer = client.execute(request).await.map_err(|error| generic(Box::new(error)))?;
         if !answer.status().is_success() {
             return Ok(Err(answer.status().as_u16()));
         }
@@ -126,11 +128,13 @@ impl Remote {
         let Some(checksums) = &self.checksums else {
             return Ok(Compared { wrong: Vec::new(), unknown: suspects.len() as u64 });
         };
+        let client = checksums.connector.connect(&ClientOptions::new());
+        let client = &client.map_err(|error| self.failed("cannot be asked", &error))?;
         let kept: Vec<(usize, Option<Kept>)> = self.wait(
             futures::stream::iter(0..suspects.len())
                 .map(|at| async move {
                     let key = layout::object_key(&self.url, &suspects[at].digest)?;
-                    let kept = checksums.of(&key).await;
+                    let kept = checksums.of(client, &key).await;
                     Ok::<_, Error>((at, kept.map_err(|error| self.failed("cannot be read", &error))?))
                 })
                 .buffer_unordered(HEADS_AT_ONCE)
@@ -172,20 +176,10 @@ fn is_right(
 fn of_parts(path: &FilePath, part_size: u64, interrupted: &dyn Fn() -> Result<()>) -> Result<Digest> {
     let mut file = File::open(path).context(path, "open")?;
     let mut whole = Hasher::default();
-    let mut buffer = vec![0; 1024 * 1024];
     loop {
-        let (mut part, mut left) = (Hasher::default(), part_size);
-        while left > 0 {
-            interrupted()?;
-            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let length = file.read(&mut buffer[..most]).context(path, "read")?;
-            if length == 0 {
-                break;
-            }
-            part.update(&buffer[..length]);
-            left -= length as u64;
-        }
-        if left == part_size {
+        interrupted()?;
+        let mut part = Hasher::default();
+        if io::copy(&mut (&mut file).take(part_size), &mut part).context(path, "read")? == 0 {
             return Ok(whole.finish());
         }
         whole.update(part.finish().as_bytes());

@@ -159,19 +159,18 @@ impl Staging {
         on_bytes: fsio::OnBytes<'_>,
     ) -> Result<Option<Placed>> {
         let source = File::open(object).context(object, "open")?;
-        if mode == LinkMode::Auto && was_checked() {
-            let placed = self.fill_unread(&source, expected, target, on_bytes)?;
-            if placed.is_some() && was_checked() {
-                return Ok(placed);
-            }
-            fs::remove_file(target).context(target, "remove")?;
-        }
+        let is_known = mode == LinkMode::Auto && was_checked();
         let (found, placed) = match mode {
             LinkMode::Hardlink if expected.kind == Kind::File && fs::hard_link(object, target).is_ok() => {
                 (fsio::hash_file(&source, on_bytes).context(object, "read")?, Placed::Hardlink)
             }
-            _ => self.fill(&source, expected, target, mode, on_bytes)?,
+            _ => self.fill(&source, expected, target, mode, is_known, on_bytes)?,
         };
+        if is_known && !was_checked() {
+            // Somebody touched it meanwhile.
+            fs::remove_file(target).context(target, "remove")?;
+            return self.place(object, expected, target, mode, &|| false, on_bytes);
+        }
         if found == (expected.digest, expected.size) {
             return Ok(Some(placed));
         }
@@ -186,36 +185,23 @@ impl Staging {
         Ok(None)
     }
 
-    /// `None` when the system can neither share nor copy these unread, or something else than expected came.
-    fn fill_unread(
-        &self,
-        source: &File,
-        expected: &Expected,
-        target: &Path,
-        on_bytes: fsio::OnBytes<'_>,
-    ) -> Result<Option<Placed>> {
-        let file = create(target, expected.kind == Kind::Executable)?;
-        if self.reflinks.load(Ordering::Relaxed) && fsio::reflink(source, &file) == Reflink::Shared {
-            on_bytes(expected.size).context(target, "write the content to")?;
-            return Ok(Some(Placed::Reflink));
-        }
-        let durable = self.durability == Durability::Full;
-        let copied =
-            fsio::copy_unread(source, &file, durable, on_bytes).context(target, "write the content to")?;
-        Ok((copied == Some(expected.size)).then_some(Placed::Copy))
-    }
-
+    /// What is known to be right already need not be read to be placed, where the system can share or copy it unread.
     fn fill(
         &self,
         source: &File,
         expected: &Expected,
         target: &Path,
         mode: LinkMode,
+        is_known: bool,
         on_bytes: fsio::OnBytes<'_>,
     ) -> Result<((Digest, u64), Placed)> {
         let file = create(target, expected.kind == Kind::Executable)?;
         if mode != LinkMode::Copy && expected.size > 0 && self.reflinks.load(Ordering::Relaxed) {
             match fsio::reflink(source, &file) {
+                Reflink::Shared if is_known => {
+                    on_bytes(expected.size).context(target, "write the content to")?;
+                    return Ok(((expected.digest, expected.size), Placed::Reflink));
+                }
                 Reflink::Shared => {
                     let clone = File::open(target).context(target, "open")?;
                     return Ok((fsio::hash_file(&clone, on_bytes).context(target, "read")?, Placed::Reflink));
@@ -225,6 +211,12 @@ impl Staging {
             }
         }
         let durable = self.durability == Durability::Full;
+        if is_known
+            && let Some(copied) =
+                fsio::copy_unread(source, &file, durable, on_bytes).context(target, "write the content to")?
+        {
+            return Ok(((expected.digest, copied), Placed::Copy));
+        }
         let found = fsio::copy_hashing(source, &file, expected.size, durable, on_bytes)
             .context(target, "write the content to")?;
         Ok((found, Placed::Copy))

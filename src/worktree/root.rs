@@ -138,22 +138,23 @@ impl Root {
 
     /// Opens a regular file for reading. `None` when there is nothing.
     pub fn open_file(&self, path: &RepoPath) -> Result<Option<File>> {
-        let entry = self.entry(path, &mut LastParent::default())?;
-        Ok(entry.map_or(Ok(None), |entry| entry.open())?.map(|(file, _)| file))
+        Ok(self.open_with_stat(path)?.map(|(file, _)| file))
+    }
+
+    fn open_with_stat(&self, path: &RepoPath) -> Result<Option<(File, FileStat)>> {
+        let name = OsStr::new(path.name());
+        let opened = match path.parent() {
+            Some(dir) => self.open_dir(&dir)?.map_or(Ok(None), |dir| open_file_at(&dir, name)),
+            // Many are at the top, which is open already.
+            None => open_file_at(&self.dir, name),
+        };
+        opened.context(self.full(path), "open")
     }
 
     /// A whole small file. `None` when there is none.
     pub fn read_small(&self, path: &RepoPath, max: u64) -> Result<Option<Vec<u8>>> {
-        let full = self.full(path);
-        let opened = match path.parent() {
-            Some(dir) => {
-                self.open_dir(&dir)?.map_or(Ok(None), |dir| open_file_at(&dir, OsStr::new(path.name())))
-            }
-            // Many are at the top, which is open already.
-            None => open_file_at(&self.dir, OsStr::new(path.name())),
-        };
-        match opened.context(&full, "open")? {
-            Some((file, stat)) => fsio::read_at_most(file, stat.size, &full, max).map(Some),
+        match self.open_with_stat(path)? {
+            Some((file, stat)) => fsio::read_at_most(file, stat.size, &self.full(path), max).map(Some),
             None => Ok(None),
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, Checksum};
-use object_store::client::HttpConnector;
 
 use super::{Access, Connected, NoRedirects};
 use crate::error::{Error, Result};
@@ -15,7 +14,6 @@ use crate::remote::explain::explain;
 use crate::remote_url::RemoteUrl;
 
 pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Result<Connected> {
-    let unusable = |error: object_store::Error| explain(url, "cannot be used", &error);
     // Not `from_env`, which would take endpoints and switches from variables that the trust rules do not look at.
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
@@ -38,9 +36,13 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         true => builder.with_skip_signature(true),
         false => builder.with_credentials(aws::provider(url, access).await?),
     };
-    let s3 = Arc::new(builder.build().map_err(unusable)?);
-    let client = NoRedirects::new(access).connect(&ClientOptions::new()).map_err(unusable)?;
+    let s3 = Arc::new(builder.build().map_err(|error| explain(url, "cannot be used", &error))?);
     let region = access.region.clone().unwrap_or_else(|| aws::USUAL_REGION.to_owned());
-    let checksums = Checksums { s3: Arc::clone(&s3), client, region, anonymous: access.anonymous };
+    let checksums = Checksums {
+        s3: Arc::clone(&s3),
+        connector: Box::new(NoRedirects::new(access)),
+        region,
+        anonymous: access.anonymous,
+    };
     Ok(Connected { checksums: Some(checksums), ..Connected::cloud(s3) })
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use object_store::gcp::GcpCredential;
-use reqwest::RequestBuilder;
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -52,7 +51,7 @@ impl ServiceAccount {
             body["delegates"] = json!(self.delegates);
         }
         let client = clients.of(&self.url);
-        let request: RequestBuilder = client
+        let request = client
             .post(self.url.clone())
             .header("content-type", "application/json")
             .bearer_auth(token)
