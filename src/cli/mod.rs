@@ -88,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Git runs hooks after most of its commands, so theirs is parsed alone: building all commands takes longer than most hooks.
 fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     #[derive(Parser)]
+    #[command(bin_name = "git model hook")]
     struct Hook {
         #[command(flatten)]
         args: cmd::HookArgs,
