@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use rayon::prelude::*;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{Error, Result};
@@ -183,12 +184,14 @@ fn parse_number(text: &str) -> Option<u64> {
 pub fn check_level(entries: &[Entry]) -> Result<()> {
     let mut folded: HashMap<String, &str> = HashMap::with_capacity(entries.len());
     for entry in entries {
-        let shown = human::escape(&entry.name);
-        check_name(&entry.name)
-            .map_err(|reason| Error::new(format!("{shown}: {reason}")).hint("rename it, then add again"))?;
+        let shown = || human::escape(&entry.name);
+        check_name(&entry.name).map_err(|reason| {
+            Error::new(format!("{}: {reason}", shown())).hint("rename it, then add again")
+        })?;
         if let Some(other) = folded.insert(fold(&entry.name), &entry.name) {
             return Err(Error::new(format!(
-                "{shown}: same name as `{}` where letter case or Unicode form does not count",
+                "{}: same name as `{}` where letter case or Unicode form does not count",
+                shown(),
                 human::escape(other)
             ))
             .hint("rename one of them; otherwise they overwrite each other on macOS and Windows"));
@@ -272,28 +275,34 @@ pub fn build(listing: &[FlatEntry]) -> Result<Built> {
         files: listing.iter().filter(|entry| entry.kind != Kind::Tree).count() as u64,
         objects: Vec::new(),
     };
-    (built.root, built.size) = build_level("", &levels, 0, &mut built.objects)?;
+    (built.root, built.size, built.objects) = build_level("", &levels, 0)?;
     Ok(built)
 }
 
-fn build_level(
-    path: &str,
-    levels: &HashMap<&str, Vec<&FlatEntry>>,
-    depth: usize,
-    objects: &mut Vec<(Digest, Vec<u8>)>,
-) -> Result<(Digest, u64)> {
+type Level = (Digest, u64, Vec<(Digest, Vec<u8>)>);
+
+/// A level's root object, its bytes, and all objects of it and below, on all cores.
+fn build_level(path: &str, levels: &HashMap<&str, Vec<&FlatEntry>>, depth: usize) -> Result<Level> {
     if depth > MAX_DEPTH {
         return Err(Error::new(format!(
             "{}: nested deeper than {MAX_DEPTH} directories",
             human::escape(path)
         )));
     }
+    let trees: Vec<_> = levels[path].iter().filter(|flat| flat.kind == Kind::Tree).collect();
+    let below = trees.par_iter().map(|flat| build_level(&flat.path, levels, depth + 1));
+    let mut below = below.collect::<Result<Vec<_>>>()?.into_iter();
     let mut entries = Vec::with_capacity(levels[path].len());
+    let mut objects = Vec::new();
     let mut total: u64 = 0;
     for flat in &levels[path] {
         let name = flat.path.rsplit('/').next().unwrap_or(&flat.path).to_owned();
         let (digest, size) = match flat.kind {
-            Kind::Tree => build_level(&flat.path, levels, depth + 1, objects)?,
+            Kind::Tree => {
+                let (digest, size, found) = below.next().expect("one for each tree");
+                objects.extend(found);
+                (digest, size)
+            }
             _ => (flat.digest, flat.size),
         };
         total = total
@@ -311,7 +320,7 @@ fn build_level(
     let level = encode_level(&entries);
     let root = level.last().expect("a level has an object").0;
     objects.extend(level);
-    Ok((root, total))
+    Ok((root, total, objects))
 }
 
 /// Returns the verified bytes of a tree object that lies at some depth.

@@ -4,13 +4,14 @@
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::{REGION, garage};
 use crate::support::servers::{moto, moto_bucket};
 use crate::support::stores::Place;
-use crate::support::{Repo, Sandbox, noise};
+use crate::support::{Repo, Sandbox, noise, prepared};
 
 /// A repository with something to push to this URL, and a home of its own.
 fn repo(sandbox: &Sandbox, url: &str) -> Repo {
@@ -249,12 +250,145 @@ fn workload_identity_is_federated() {
     for (source, reason) in [
         (at("wrong"), "invalid_grant: the token is not one"),
         (at("nothing"), "nothing: cannot read"),
-        (serde_json::json!({ "executable": {"command": "touch /tmp/ran"} }), "neither a file nor a URL"),
+        (serde_json::json!({ "executable": {"command": "touch ran"} }), "wants to run a program: touch ran"),
+        (serde_json::json!({ "certificate": {} }), "is not one of a file, a URL, a program and AWS"),
         (serde_json::json!({ "url": "http://ci.example/token" }), "is not an https URL"),
     ] {
         let error = login(source, true).model(["remote", "check"]).never_says("federated").fails(1, reason);
         assert!(error.contains("hint: ") && error.contains(&place.url), "{error}");
     }
+    assert!(!repo.exists("ran"));
+}
+
+/// The credentials file of an account that Google knows by another provider's token, with what that provider's form asks for.
+fn federated(repo: &Repo, server: &FakeServer, token_type: &str, source: &serde_json::Value) -> Repo {
+    let file = serde_json::json!({
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/ci",
+        "subject_token_type": token_type,
+        "token_url": format!("{}/token", server.endpoint()),
+        "credential_source": source,
+    });
+    repo.write("../login.json", file.to_string());
+    repo.env("GOOGLE_APPLICATION_CREDENTIALS", repo.join("../login.json").display().to_string())
+}
+
+#[test]
+fn a_program_gives_the_token_that_is_federated() {
+    let server = FakeServer::start(token_service);
+    let place = Place::gcs();
+    let repo = place.repo("repo").env("GOOGLE_OAUTH_ACCESS_TOKEN", "");
+    let jwt = "urn:ietf:params:oauth:token-type:jwt";
+    let program = script(
+        &repo,
+        "program",
+        "[ \"$GOOGLE_EXTERNAL_ACCOUNT_INTERACTIVE\" = 0 ] || exit 9\necho run >> \"$2\"\ncat \"$1\"\nexit \"${3:-0}\"\n",
+    );
+    let ran = || repo.text("../ran").lines().count();
+    let at = |name: &str| repo.join(&format!("../{name}")).display().to_string();
+    let command = |more: &str| format!("{program} {} {} {more}", at("answer"), at("ran"));
+    let source =
+        |more: &str| serde_json::json!({ "executable": {"command": command(more), "timeout_millis": 5000} });
+    let allowed = |source| {
+        federated(&repo, &server, jwt, &source).env("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    };
+    let good = format!(r#"{{"version": 1, "success": true, "token_type": "{jwt}", "id_token": "subject"}}"#);
+    repo.write("../answer", &good);
+    repo.write("../ran", "");
+    federated(&repo, &server, jwt, &source("")).model(["remote", "check"]).fails(1, "wants to run a program");
+    assert_eq!(ran(), 0);
+    allowed(source("")).model(["remote", "check"]).says("can be read and written").ok();
+    assert_eq!(ran(), 1);
+    // What it kept for the next time is used while it is good.
+    let mut keeping = source("");
+    keeping["executable"]["output_file"] = at("kept").into();
+    for (expires, runs) in [(4_000_000_000_u64, 1), (1_000_000_000, 2)] {
+        repo.write("../kept", good.replace('}', &format!(r#", "expiration_time": {expires}}}"#)));
+        allowed(keeping.clone()).model(["remote", "check"]).says("can be read and written").ok();
+        assert_eq!(ran(), runs);
+    }
+    let mut endless = source("");
+    endless["executable"]["command"] = "sleep 60".into();
+    let mut nobody = source("");
+    nobody["executable"]["command"] = at("nobody").into();
+    let refused = r#"{"version": 1, "success": false, "code": "401", "message": "log in first"}"#;
+    for (answer, source, reason) in [
+        (refused, source(""), "401: log in first"),
+        (refused, source("3"), "401: log in first"),
+        (good.as_str(), source("3"), "failed (exit status: 3)"),
+        ("token", source(""), "is not the JSON that AIP-4117 asks for"),
+        ("", endless, "gave no token within 5 s"),
+        ("", nobody, "cannot be run"),
+    ] {
+        repo.write("../answer", answer);
+        let error = allowed(source).model(["remote", "check"]).never_says("subject").fails(1, reason);
+        assert!(error.contains("hint: ") && error.contains(&place.url), "{error}");
+    }
+}
+
+/// Checks a signed request to AWS's token service with AWS's own library.
+const VERIFY: &str = r#"
+import datetime, json, sys, urllib.parse
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+request = json.loads(urllib.parse.unquote_plus(sys.argv[1]))
+headers = {item["key"].lower(): item["value"] for item in request["headers"]}
+said = headers.pop("authorization")
+signed = said.split("SignedHeaders=")[1].split(",")[0].split(";")
+assert {"host", "x-amz-date", "x-amz-security-token", "x-goog-cloud-target-resource"} <= set(signed), signed
+auth = SigV4Auth(Credentials("AKIDEXAMPLE", "secret", "session"), "sts", "eu-central-1")
+again = AWSRequest(request["method"], request["url"], {name: headers[name] for name in signed}, b"")
+again.context["timestamp"] = headers["x-amz-date"]
+signature = auth.signature(auth.string_to_sign(again, auth.canonical_request(again)), again)
+assert said.endswith("Signature=" + signature), (said, signature)
+assert "/eu-central-1/sts/aws4_request" in said, said
+print(request["method"], request["url"], headers["x-goog-cloud-target-resource"])
+"#;
+
+#[test]
+fn the_identity_that_aws_gives_is_federated() {
+    static ASKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let server = FakeServer::start(|head, stream| {
+        if head.starts_with("POST /token") {
+            let sent = body(head, stream);
+            let form = url::form_urlencoded::parse(sent.as_bytes());
+            let tokens =
+                form.filter(|(name, _)| name == "subject_token").map(|(_, value)| value.into_owned());
+            ASKED.lock().unwrap().extend(tokens);
+            let answer = r#"{"access_token":"federated","token_type":"Bearer","expires_in":3600}"#;
+            reply(stream, "200 OK", "content-type: application/json\r\n", answer);
+        }
+    });
+    let place = Place::gcs();
+    let repo =
+        place.repo("repo").env("GOOGLE_OAUTH_ACCESS_TOKEN", "").env("AWS_EC2_METADATA_DISABLED", "true");
+    let source = serde_json::json!({
+        "environment_id": "aws1",
+        "region_url": "http://169.254.169.254/latest/meta-data/placement/availability-zone",
+        "url": "http://169.254.169.254/latest/meta-data/iam/security-credentials",
+        "regional_cred_verification_url": "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15",
+    });
+    let repo = federated(&repo, &server, "urn:ietf:params:aws:token-type:aws4_request", &source);
+    repo.model(["remote", "check"]).fails(1, "no AWS region was found");
+    let placed = repo.env("AWS_REGION", "eu-central-1");
+    placed.model(["remote", "check"]).fails(1, "no AWS credentials were found");
+    let known = placed
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_SESSION_TOKEN", "session");
+    known.model(["remote", "check"]).says("can be read and written").ok();
+    let asked = ASKED.lock().unwrap();
+    assert_eq!(asked.len(), 1);
+    let python = prepared("moto-5.2.5/bin/python3");
+    let output = std::process::Command::new(python).args(["-c", VERIFY, &asked[0]]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        said.trim(),
+        "POST https://sts.eu-central-1.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15 \
+         //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/ci"
+    );
 }
 
 #[test]

@@ -31,8 +31,9 @@ const FLOORS: [&[&str]; 5] = [
 ];
 
 /// What only one module may name.
-const OWNERS: [(&str, &str); 20] = [
+const OWNERS: [(&str, &str); 21] = [
     ("aws_config::", "remote"),
+    ("aws_sigv4::", "remote"),
     ("git2::", "git"),
     ("object_store::", "remote"),
     ("reqwest::", "remote"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
-use crate::support::models::{WEIGHTS, churn, record, safetensors};
+use crate::support::models::{WEIGHTS, bare, churn, connect, record, safetensors};
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::stores::Place;
 use crate::support::{BINARY, Repo, Sandbox, noise, run, sha256, skip};
@@ -111,6 +111,40 @@ fn a_fetch_killed_ten_times_brings_at_most_two_parts_again_each_time() {
     let most = size + kills * 2 * PART;
     assert!(proxy.down() <= most, "{} MiB came, at most {} MiB", proxy.down() / MIB, most / MIB);
     assert!(partial(&clone).is_empty());
+}
+
+#[test]
+fn a_killed_get_by_presigned_urls_goes_on_where_it_was() {
+    let (sandbox, proxy) = (Sandbox::new(), passing());
+    bare(&sandbox);
+    let repo = through(&garage().env(&sandbox.git_repo("repo")), &proxy);
+    repo.model(["init", &format!("s3://{}/models", garage().bucket())]).ok();
+    let values: Vec<f32> = (0..24 << 20).map(|at| at as f32).collect();
+    let repo = churn(repo);
+    repo.write(WEIGHTS, safetensors(&[("body", &values)]));
+    repo.model(["add", WEIGHTS]).ok();
+    record(&repo, "large");
+    connect(&sandbox, &repo);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.json(["resolve", "churn@1.0.0", "--presign", "10m", "--lock", "../lock.json"]);
+    std::fs::create_dir(sandbox.join("pod")).unwrap();
+    let pod = sandbox.at("pod").env("HOME", "/nonexistent");
+    let get = ["get", "--locked", "../lock.json", "-o", "model", "--limit-rate", "32m"];
+    let before = proxy.down();
+    let mut kills = 0;
+    for _ in 0..3 {
+        kills += u64::from(stop_after(&pod, &get, "-KILL", 26 * MIB, || proxy.down()));
+        assert!(!pod.exists("model/model-info.json"));
+    }
+    assert_eq!(kills, 3);
+    let started = Instant::now();
+    pod.model(get).ok();
+    assert_eq!(pod.read(&format!("model/{WEIGHTS}")), repo.read(WEIGHTS));
+    let (came, size) = (proxy.down() - before, 96 * MIB);
+    assert!(came <= size + kills * 2 * PART + MIB, "{} MiB came", came / MIB);
+    assert!(proxy.count(&["GET", "X-Amz-Signature="]) > 6, "it came in parts");
+    // The last run had at least a third left to bring, at 32 MiB a second.
+    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -94,9 +94,8 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     let seen: Vec<_> = paths
         .par_iter()
         .map(|path| {
-            let record = observer.records.load(path)?;
-            let found = known(path, observer.look(path, record.as_ref(), reading)?)?;
-            Ok((path, found, record))
+            let (record, found) = observer.recall(path, reading)?;
+            Ok((path, known(path, found?)?, record))
         })
         .collect::<Result<_>>()?;
     drop(observer);

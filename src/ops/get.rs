@@ -28,7 +28,8 @@ use crate::model_info::{InfoFile, ModelInfo};
 use crate::model_yaml::Role;
 use crate::pointer::{self, Content, Pointer};
 use crate::progress::{Interrupt, Progress, Step};
-use crate::remote::{self, Download, Link, Receive, Remote};
+use crate::remote::{Download, Receive, Remote, Traffic};
+use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 use arriving::Arriving;
 use place::Place;
@@ -37,8 +38,6 @@ use place::Place;
 const PART: &str = ".git-model-part";
 /// Below that, where large files arrive in pieces.
 const PIECES: &str = ".git-model-pieces";
-/// Files fetched by URL at once.
-const LINKS_AT_ONCE: usize = 16;
 /// Files of git that are larger come from the store, in pieces.
 const MAX_OF_GIT: u64 = 16 * 1024 * 1024;
 
@@ -76,8 +75,8 @@ pub enum Origin<'a> {
     Store(&'a Ctx),
     /// What a lock file says; no repository.
     Lock {
-        /// Opens the store that the lock names, if it has to be asked.
-        open: &'a dyn Fn(&str) -> Result<Remote>,
+        /// How the store that the lock names is asked.
+        traffic: &'a Traffic,
         /// Where progress is reported.
         progress: &'a dyn Progress,
         /// Set when the user wants to stop.
@@ -298,8 +297,16 @@ pub(super) fn fill(
     let (linked, stored): (Vec<&Wanted>, Vec<&Wanted>) = missing
         .into_iter()
         .partition(|file| matches!(origin, Origin::Lock { .. }) && file.presigned.is_some());
-    fetch_linked(&linked, stage, durability, step.as_ref(), interrupt)?;
-    fetch_stored(origin, resolved, &stored, stage, step.as_ref())?;
+    let fetch = |files: &[&Wanted], open: &dyn Fn() -> Result<Remote>| match files {
+        [] => Ok(()),
+        files => fetch(&open()?, files, stage, durability, step.as_ref()),
+    };
+    fetch(&linked, &|| open_links(origin, resolved, &linked))?;
+    fetch(&stored, &|| {
+        open_store(origin, resolved).map_err(|error| {
+            error.about(format!("{}: its content is not here", human::escape(stored[0].source.as_str())))
+        })
+    })?;
     Ok(bytes)
 }
 
@@ -362,40 +369,13 @@ fn from_git(origin: &Origin<'_>, resolved: &Resolved, file: &Wanted, target: &Pa
     Ok(true)
 }
 
-fn fetch_linked(
+fn fetch(
+    remote: &Remote,
     files: &[&Wanted],
     stage: &Path,
     durability: Durability,
     step: &dyn Step,
-    interrupt: &Interrupt,
 ) -> Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let link = |file: &&Wanted| Link {
-        path: file.source.to_string(),
-        url: file.presigned.clone().unwrap_or_default(),
-    };
-    let links: Vec<Link> = files.iter().map(link).collect();
-    let receive = |at: usize| -> Result<Box<dyn Receive>> {
-        Ok(Box::new(Arriving::new(files[at], &stage.join(files[at].path.as_path()), durability)?))
-    };
-    remote::fetch_links(&links, LINKS_AT_ONCE, &receive, step, interrupt)
-}
-
-fn fetch_stored(
-    origin: &Origin<'_>,
-    resolved: &Resolved,
-    files: &[&Wanted],
-    stage: &Path,
-    step: &dyn Step,
-) -> Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let remote = open_store(origin, resolved).map_err(|error| {
-        error.about(format!("{}: its content is not here", human::escape(files[0].source.as_str())))
-    })?;
     // Objects of several paths are fetched once each and copied.
     let mut places: BTreeMap<Digest, Vec<&Wanted>> = BTreeMap::new();
     for file in files {
@@ -408,7 +388,6 @@ fn fetch_stored(
         exact: true,
     };
     let downloads: Vec<Download> = places.iter().map(download).collect();
-    let durability = origin.durability();
     let receive = |download: &Download| -> Result<Box<dyn Receive>> {
         let file = places[&download.digest][0];
         let mut arriving = Arriving::new(file, &stage.join(file.path.as_path()), durability)?;
@@ -439,9 +418,20 @@ fn open_store(origin: &Origin<'_>, resolved: &Resolved) -> Result<Remote> {
             let found = remotes::find(ctx, None, Some(&commit))?;
             remotes::open(ctx, &found, Purpose::Fetch)
         }
-        Origin::Lock { open, .. } => {
-            let store = resolved.store.as_deref();
-            open(store.ok_or_else(|| Error::new("the lock file names no store"))?)
+        Origin::Lock { traffic, interrupt, .. } => {
+            remotes::open_stated(stated_store(resolved)?, (*traffic).clone(), (*interrupt).clone())
         }
     }
+}
+
+/// The files' own URLs, which a lock file may name.
+fn open_links(origin: &Origin<'_>, resolved: &Resolved, files: &[&Wanted]) -> Result<Remote> {
+    let Origin::Lock { traffic, interrupt, .. } = origin else { return open_store(origin, resolved) };
+    let links = files.iter().filter_map(|file| Some((file.digest, file.presigned.clone()?))).collect();
+    let url = RemoteUrl::parse(stated_store(resolved)?)?;
+    Remote::open_links(&url, &links, traffic, (*interrupt).clone())
+}
+
+fn stated_store(resolved: &Resolved) -> Result<&str> {
+    resolved.store.as_deref().ok_or_else(|| Error::new("the lock file names no store"))
 }

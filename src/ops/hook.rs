@@ -207,8 +207,8 @@ fn refuse_stale(ctx: &Ctx, entry: &IndexPointer) -> Result<()> {
     let pointer = ctx.blob_pointer(&entry.blob, &path)?;
     let (root, records) = (ctx.root()?, ctx.records()?);
     let observer = ctx.observer(&root, &records, &Silent)?;
-    let record = records.load(&path)?;
-    let agrees = match observer.look(&path, record.as_ref(), Reading::Compare(&pointer))? {
+    let (record, found) = observer.recall(&path, Reading::Compare(&pointer))?;
+    let agrees = match found? {
         // The content may be elsewhere; a pointer can be committed without it.
         OnDisk::Absent => true,
         OnDisk::Different => false,

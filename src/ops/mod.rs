@@ -60,6 +60,7 @@ use crate::id::Digest;
 use crate::progress::{Interrupt, Progress};
 use crate::repo_path::RepoPath;
 use crate::worktree::{LinkMode, Record, Records, Root, Staging, swap};
+use std::sync::Arc;
 
 /// What every use case works with.
 pub struct Ctx {
@@ -141,7 +142,7 @@ impl Ctx {
                 current: digest,
                 size: outcome.size,
                 files: outcome.files,
-                entries: Vec::new(),
+                entries: Arc::default(),
             })?;
         }
         Ok(true)

@@ -1,6 +1,7 @@
 //! What an artifact's content is right now, reading only what may have changed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -47,7 +48,7 @@ pub(super) struct Seen {
     /// What a pointer to it says.
     pub pointer: Pointer,
     /// Its files with their stats.
-    pub entries: Vec<RecordEntry>,
+    pub entries: Arc<Vec<RecordEntry>>,
     /// Whether nothing had to be read.
     pub proved: bool,
 }
@@ -69,7 +70,7 @@ impl Seen {
             current: self.pointer.digest,
             size: self.pointer.size,
             files: self.pointer.files(),
-            entries: self.entries.clone(),
+            entries: Arc::clone(&self.entries),
         }
     }
 }
@@ -100,6 +101,18 @@ impl Ctx {
 }
 
 impl Observer<'_> {
+    /// Finds out what is at `path`, and what is known about it: the record is read while the directories are listed.
+    pub(super) fn recall(
+        &self,
+        path: &RepoPath,
+        reading: Reading<'_>,
+    ) -> Result<(Option<Record>, Result<OnDisk>)> {
+        let (scan, record) = rayon::join(|| scan(self.root, path), || self.records.load(path));
+        let record = record?;
+        let found = self.look_from(scan, path, record.as_ref(), reading);
+        Ok((record, found))
+    }
+
     /// Finds out what is at `path`. `record` is what is known about it.
     pub(super) fn look(
         &self,
@@ -107,13 +120,24 @@ impl Observer<'_> {
         record: Option<&Record>,
         reading: Reading<'_>,
     ) -> Result<OnDisk> {
+        self.look_from(scan(self.root, path), path, record, reading)
+    }
+
+    fn look_from(
+        &self,
+        mut scanned: Result<Option<Scan>>,
+        path: &RepoPath,
+        record: Option<&Record>,
+        reading: Reading<'_>,
+    ) -> Result<OnDisk> {
         for _ in 0..ATTEMPTS {
-            let Some(scan) = scan(self.root, path)? else { return Ok(OnDisk::Absent) };
-            refuse_special(path, &scan)?;
-            let found = self.look_at(path, &scan, record, reading)?;
-            if !matches!(reading, Reading::Keep(_)) || self.same_directories(path, &scan)? {
-                return Ok(found);
+            let Some(found) = scanned? else { return Ok(OnDisk::Absent) };
+            refuse_special(path, &found)?;
+            let seen = self.look_at(path, &found, record, reading)?;
+            if !matches!(reading, Reading::Keep(_)) || self.same_directories(path, &found)? {
+                return Ok(seen);
             }
+            scanned = scan(self.root, path);
         }
         Err(changing(path, ""))
     }
@@ -137,8 +161,8 @@ impl Observer<'_> {
         record: Option<&Record>,
         reading: Reading<'_>,
     ) -> Result<OnDisk> {
-        let known = record.map_or(&[][..], |record| &record.entries);
-        let matched = match_up(&scan.entries, known);
+        let known = record.map(|record| Arc::clone(&record.entries)).unwrap_or_default();
+        let matched = match_up(&scan.entries, &known);
         if let (Reading::Compare(pointer), Some(record)) = (reading, record)
             && cannot_be(scan, &matched, record, pointer)
         {
@@ -153,20 +177,14 @@ impl Observer<'_> {
                 self.read(path, scanned, last, clock, reading).map(|entry| (at, entry))
             })
             .collect::<Result<_>>()?;
-        let proved = read.is_empty() && matched.len() == known.len() && record.is_some();
-        let mut entries: Vec<Option<RecordEntry>> = matched
-            .iter()
-            .map(|(scanned, known)| match known {
-                Some(entry) => Some((*entry).clone()),
-                None if scanned.stat.kind == Kind::Tree => Some(directory(scanned)),
-                None => None,
-            })
-            .collect();
-        for (at, entry) in read {
-            entries[at] = Some(entry);
-        }
-        let entries: Vec<RecordEntry> =
-            entries.into_iter().map(|entry| entry.expect("every entry is known or read")).collect();
+        let proved = read.is_empty()
+            && record.is_some()
+            && matched.len() == known.len()
+            && matched.iter().all(|(_, known)| known.is_some());
+        let entries = match proved {
+            true => Arc::clone(&known),
+            false => Arc::new(entries(&matched, read)),
+        };
         let pointer = match record {
             Some(record) if proved && !matches!(reading, Reading::Keep(_)) => recorded_pointer(record, scan),
             _ => self.describe(scan, &entries, reading).map_err(|error| error.about(shown(path, "")))?,
@@ -385,6 +403,25 @@ fn cannot_be(
                     || (kind != Kind::Tree && size != scanned.stat.size)
             })
         })
+}
+
+/// What is known of everything that was found, and what was read of the rest.
+fn entries(
+    matched: &[(&Scanned, Option<&RecordEntry>)],
+    read: Vec<(usize, RecordEntry)>,
+) -> Vec<RecordEntry> {
+    let mut entries: Vec<Option<RecordEntry>> = matched
+        .iter()
+        .map(|(scanned, known)| match known {
+            Some(entry) => Some((*entry).clone()),
+            None if scanned.stat.kind == Kind::Tree => Some(directory(scanned)),
+            None => None,
+        })
+        .collect();
+    for (at, entry) in read {
+        entries[at] = Some(entry);
+    }
+    entries.into_iter().map(|entry| entry.expect("every entry is known or read")).collect()
 }
 
 fn recorded_pointer(record: &Record, scan: &Scan) -> Pointer {

@@ -31,8 +31,7 @@ pub fn remove(ctx: &Ctx, selection: &Selection, content: Content) -> Result<Vec<
     let mut to_remove = Vec::new();
     for artifact in artifacts {
         let path = artifact.path;
-        let record = records.load(&path)?;
-        let seen = match observer.look(&path, record.as_ref(), Reading::Hash) {
+        let seen = match observer.recall(&path, Reading::Hash)?.1 {
             Ok(OnDisk::Known(seen)) => Some(seen),
             Ok(_) => None,
             Err(error) if content == Content::Remove => return Err(error),

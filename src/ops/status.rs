@@ -125,8 +125,8 @@ fn state_of(observer: &Observer<'_>, artifact: &Artifact) -> (State, Option<crat
 
 fn compare(observer: &Observer<'_>, path: &RepoPath, pointer: &Pointer) -> Result<State> {
     let records = observer.records;
-    let record = records.load(path)?;
-    let seen = match observer.look(path, record.as_ref(), Reading::Compare(pointer))? {
+    let (record, found) = observer.recall(path, Reading::Compare(pointer))?;
+    let seen = match found? {
         OnDisk::Absent => return Ok(State::Missing),
         OnDisk::Different => return Ok(State::Modified),
         OnDisk::Known(seen) => seen,

@@ -4,6 +4,7 @@
 //! changed is never replaced, unless forced, and then only after it went into the cache.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -158,9 +159,9 @@ fn decide(
                 Ok(pointer) => pointer,
                 Err(error) => return Ok(Verdict::Problem(error)),
             };
-            let record = observer.records.load(&path)?;
-            let base = record.as_ref().map(|record| record.base);
-            Ok(match observer.look(&path, record.as_ref(), Reading::Compare(&pointer)) {
+            let (record, found) = observer.recall(&path, Reading::Compare(&pointer))?;
+            let base = record.map(|record| record.base);
+            Ok(match found {
                 Err(error) => Verdict::Problem(error),
                 Ok(OnDisk::Absent) => Verdict::Wanted(Want { path, pointer, seen: None }),
                 Ok(OnDisk::Different) => Verdict::Modified(Want { path, pointer, seen: None }),
@@ -258,7 +259,7 @@ fn settle_modified(
     let step = ctx.progress.step("saving", report.modified.len() as u64, 0);
     let observer = ctx.observer(root, records, step.as_ref())?;
     for want in wants.iter_mut().filter(|want| report.modified.contains(&want.path)) {
-        match observer.look(&want.path, records.load(&want.path)?.as_ref(), Reading::Keep(&batch))? {
+        match observer.recall(&want.path, Reading::Keep(&batch))?.1? {
             OnDisk::Known(seen) => {
                 report.saved.push((want.path.clone(), seen.pointer.digest));
                 want.seen = Some(seen);
@@ -356,8 +357,12 @@ fn outcome(want: &Want) -> Outcome {
 /// was known before; anything else is left out of the record, and read when it matters.
 fn record_of(root: &Root, want: &Want, placed: &Placed, clock: Clock) -> Result<Option<Record>> {
     let Some(found) = scan(root, &want.path)? else { return Ok(None) };
-    let old: HashMap<&str, &RecordEntry> =
-        want.seen.iter().flat_map(|seen| &seen.entries).map(|entry| (entry.path.as_str(), entry)).collect();
+    let old: HashMap<&str, &RecordEntry> = want
+        .seen
+        .iter()
+        .flat_map(|seen| seen.entries.iter())
+        .map(|entry| (entry.path.as_str(), entry))
+        .collect();
     let mut entries = Vec::with_capacity(found.entries.len());
     for on_disk in found.entries {
         let key = (want.path.clone(), on_disk.path.clone());
@@ -380,7 +385,7 @@ fn record_of(root: &Root, want: &Want, placed: &Placed, clock: Clock) -> Result<
         current: pointer.digest,
         size: pointer.size,
         files: pointer.files(),
-        entries,
+        entries: Arc::new(entries),
     }))
 }
 

@@ -1,17 +1,19 @@
 //! Where objects can be had without git-model: their URLs, presigned ones, and fetching by URL alone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::{Receive, Remote, connect, layout};
+use super::transfer::{Engine, Traffic};
+use super::{Remote, connect, layout};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::id::Digest;
-use crate::progress::{Interrupt, Step};
-use crate::remote_url::{self, RemoteUrl};
+use crate::progress::Interrupt;
+use crate::remote_url::RemoteUrl;
 
 /// Signatures of S3 and Google Cloud Storage hold at most this long.
 pub const MAX_PRESIGN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -22,6 +24,25 @@ pub fn object_url(store: &RemoteUrl, digest: &Digest) -> String {
 }
 
 impl Remote {
+    /// A store whose objects are only had by these URLs: no credentials are sent, and nothing but downloads can work.
+    pub fn open_links(
+        url: &RemoteUrl,
+        links: &HashMap<Digest, String>,
+        traffic: &Traffic,
+        interrupt: Interrupt,
+    ) -> Result<Remote> {
+        Ok(Remote {
+            url: url.clone(),
+            store: connect::links::open(url, links, traffic)?,
+            signer: None,
+            multipart: None,
+            checksums: None,
+            runtime: connect::runtime()?,
+            engine: Engine::new(traffic, false),
+            interrupt,
+        })
+    }
+
     /// A URL with which anybody can get this object for a while. It is a secret, unless the store is on a web server.
     pub fn presign(&self, digest: &Digest, valid: Duration) -> Result<String> {
         if self.url.is_read_only() {
@@ -91,62 +112,4 @@ impl Remote {
             }
         }
     }
-}
-
-/// Something to fetch by its URL.
-#[derive(Clone, Debug)]
-pub struct Link {
-    /// The path that it belongs to, for messages.
-    pub path: String,
-    /// Where it is: http or https.
-    pub url: String,
-}
-
-/// Fetches files by their URLs, several at once. No credentials are sent, and no redirect is followed.
-pub fn fetch_links<'r>(
-    links: &[Link],
-    jobs: usize,
-    receive: &(dyn Fn(usize) -> Result<Box<dyn Receive + 'r>> + Sync),
-    step: &dyn Step,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let runtime = connect::runtime()?;
-    let client = connect::http_client(false)
-        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
-    let fetch = |at: usize| {
-        let (client, link) = (&client, &links[at]);
-        async move {
-            let shown = human::escape(&link.path);
-            let cannot = |error: reqwest::Error| {
-                // The query of a presigned URL is a secret.
-                let url = human::escape(&remote_url::redact(&link.url));
-                Error::new(format!("{shown}: cannot be fetched from {url}")).caused_by(error.without_url())
-            };
-            let answer = client.get(&link.url).send().await.map_err(cannot)?;
-            if !answer.status().is_success() {
-                let status = answer.status();
-                let error = Error::new(format!("{shown}: the server answers {status}"));
-                return Err(match status.as_u16() {
-                    401 | 403 => {
-                        error.hint("a presigned URL holds for a limited time; resolve again with --presign")
-                    }
-                    _ => error,
-                });
-            }
-            let mut sink = receive(at)?;
-            let mut bytes = answer.bytes_stream();
-            while let Some(chunk) = bytes.next().await {
-                let chunk = chunk.map_err(cannot)?;
-                interrupt.check()?;
-                sink.write(&chunk).map_err(|error| error.about(shown.clone()))?;
-                step.advance(chunk.len() as u64);
-            }
-            sink.finish().map_err(|error| error.about(shown.clone()))?;
-            step.finish_one();
-            Ok(())
-        }
-    };
-    runtime.block_on(
-        futures::stream::iter(0..links.len()).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>(),
-    )
 }

@@ -38,7 +38,7 @@ pub use checksums::{Compared, Suspect};
 pub use connect::Access;
 pub use credentials::aws::{AwsProfile, aws_profile};
 pub use credentials::azure::connection_field;
-pub use links::{Link, MAX_PRESIGN, fetch_links, object_url};
+pub use links::{MAX_PRESIGN, object_url};
 pub use outside::head_url;
 use transfer::Engine;
 pub use transfer::{Download, Receive, Traffic, Upload};

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Context, Result};
 use crate::fsio::{self, Durability, FileStat, Kind};
@@ -15,6 +16,8 @@ use crate::repo_path::RepoPath;
 const MAGIC: &[u8; 8] = b"gmstat1\n";
 /// Enough for the fixed part and the longest path.
 const HEADER_BYTES: usize = 8 + 1 + 32 + 32 + 8 + 8 + 2 + 4096;
+/// An entry with an empty path.
+const LEAST_BYTES: u64 = 1 + 32 + 8 + 8 + 8 + 8 + 2;
 const UNSETTLED: u8 = 128;
 
 /// One file, link or directory of an artifact as it was last seen.
@@ -56,7 +59,7 @@ pub struct Record {
     /// Number of its files and links.
     pub files: u64,
     /// Its files, links and directories, sorted by path bytes.
-    pub entries: Vec<RecordEntry>,
+    pub entries: Arc<Vec<RecordEntry>>,
 }
 
 impl Record {
@@ -146,7 +149,7 @@ fn encode(record: &Record) -> Vec<u8> {
     out.extend_from_slice(&record.files.to_le_bytes());
     put_text(&mut out, record.path.as_str());
     out.extend_from_slice(&(record.entries.len() as u64).to_le_bytes());
-    for entry in &record.entries {
+    for entry in record.entries.iter() {
         let kind = match entry.stat.kind {
             Kind::File => 0,
             Kind::Executable => 1,
@@ -209,7 +212,7 @@ fn decode_head(reader: &mut Reader<'_>) -> Option<Record> {
     let is_tree = reader.take::<1>()? == [1];
     let (base, current, size, files) = (reader.digest()?, reader.digest()?, reader.u64()?, reader.u64()?);
     let path = RepoPath::new(&reader.text()?).ok()?;
-    Some(Record { path, is_tree, base, current, size, files, entries: Vec::new() })
+    Some(Record { path, is_tree, base, current, size, files, entries: Arc::default() })
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {
@@ -220,6 +223,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     let mut reader = Reader(body);
     let mut record = decode_head(&mut reader)?;
     let count = reader.u64()?;
+    let mut entries = Vec::with_capacity(count.min(body.len() as u64 / LEAST_BYTES) as usize);
     for _ in 0..count {
         let [kind] = reader.take::<1>()?;
         let stat_kind = match kind & !UNSETTLED {
@@ -239,13 +243,9 @@ fn decode(bytes: &[u8]) -> Option<Record> {
             nlink: 1,
             dev: 0,
         };
-        record.entries.push(RecordEntry {
-            path: reader.text()?,
-            digest,
-            stat,
-            settled: kind & UNSETTLED == 0,
-        });
+        entries.push(RecordEntry { path: reader.text()?, digest, stat, settled: kind & UNSETTLED == 0 });
     }
+    record.entries = Arc::new(entries);
     reader.0.is_empty().then_some(record)
 }
 
@@ -264,7 +264,7 @@ mod tests {
             current: Digest::of(b"2"),
             size: 5,
             files: 1,
-            entries: vec![entry],
+            entries: Arc::new(vec![entry]),
         }
     }
 

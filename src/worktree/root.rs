@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::place::Staging;
 use crate::error::{Context, Error, Result};
@@ -275,8 +276,8 @@ pub(super) fn sync_fd(dir: &OwnedFd, durability: Durability) -> std::io::Result<
 }
 
 /// The stat of `name` in an open directory, of a link itself. `None` when there is nothing.
-pub(super) fn stat_at(dir: impl AsFd, name: &OsStr) -> std::io::Result<Option<FileStat>> {
-    match rustix::fs::statat(dir, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+pub(super) fn stat_at(dir: impl AsFd, name: impl Arg) -> std::io::Result<Option<FileStat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(FileStat::from_raw(&stat))),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno.into()),

@@ -1,17 +1,17 @@
 //! Listing what is on disk at an artifact's path, on all cores, without reading any content.
 
-use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::Mutex;
 
-use rayon::slice::ParallelSliceMut;
-use rustix::fs::{Dir, Mode, OFlags};
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags, RawDir};
 
 use super::root::{Root, stat_at};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{FileStat, Kind};
 use crate::repo_path::{RepoPath, check_name};
+
+/// Bytes of a directory's listing per system call.
+const LISTING_BYTES: usize = 32 * 1024;
 
 /// One thing on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,72 +48,72 @@ pub fn scan(root: &Root, path: &RepoPath) -> Result<Option<Scan>> {
         return Ok(Some(Scan { top, entries: vec![entry] }));
     }
     let Some(dir) = root.open_dir(path)? else { return Ok(None) };
-    let found = Mutex::new(Vec::new());
-    let failed = Mutex::new(None);
-    rayon::in_place_scope(|scope| {
-        scan_dir(&Walk { artifact: path, root, found: &found, failed: &failed }, scope, &dir, "");
-    });
-    if let Some(error) = failed.into_inner().expect("no thread panicked") {
-        return Err(error);
-    }
-    let mut entries = found.into_inner().expect("no thread panicked");
-    entries.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let entries = Walk { artifact: path, root }.list(&dir, "")?;
     Ok(Some(Scan { top, entries }))
 }
 
-#[derive(Clone, Copy)]
 struct Walk<'a> {
     artifact: &'a RepoPath,
     root: &'a Root,
-    found: &'a Mutex<Vec<Scanned>>,
-    failed: &'a Mutex<Option<Error>>,
-}
-
-fn scan_dir<'a>(walk: &Walk<'a>, scope: &rayon::Scope<'a>, dir: &OwnedFd, prefix: &str) {
-    let result = read_dir(walk, dir, prefix);
-    let subdirs = match result {
-        Ok(mut entries) => {
-            let subdirs: Vec<String> = entries
-                .iter()
-                .filter(|entry| entry.stat.kind == Kind::Tree)
-                .map(|entry| entry.path.clone())
-                .collect();
-            walk.found.lock().expect("no thread panicked").append(&mut entries);
-            subdirs
-        }
-        Err(error) => return walk.fail(error),
-    };
-    for path in subdirs {
-        let name = path.rsplit('/').next().unwrap_or(&path);
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        match rustix::fs::openat(dir, name, flags, Mode::empty()).context(walk.full(&path), "open") {
-            Ok(sub) => {
-                let walk = *walk;
-                scope.spawn(move |scope| scan_dir(&walk, scope, &sub, &format!("{path}/")));
-            }
-            Err(error) => return walk.fail(error),
-        }
-    }
-}
-
-fn read_dir(walk: &Walk<'_>, dir: &OwnedFd, prefix: &str) -> Result<Vec<Scanned>> {
-    let mut entries = Vec::new();
-    for entry in Dir::read_from(dir).context(walk.full(prefix), "list")? {
-        let name: CString = entry.context(walk.full(prefix), "list")?.file_name().to_owned();
-        let bytes = name.as_bytes();
-        if bytes == b"." || bytes == b".." {
-            continue;
-        }
-        let path = walk.entry_path(prefix, bytes)?;
-        // A file that vanished since the directory was read is as good as never seen.
-        if let Some(stat) = stat_at(dir, OsStr::from_bytes(bytes)).context(walk.full(&path), "read")? {
-            entries.push(Scanned { path, stat });
-        }
-    }
-    Ok(entries)
 }
 
 impl Walk<'_> {
+    /// Everything in and below a directory, in order. Each directory is opened when its turn comes, so that only few are open
+    /// at once, however many there are.
+    fn list(&self, dir: &OwnedFd, prefix: &str) -> Result<Vec<Scanned>> {
+        let mut here = self.read(dir, prefix)?;
+        here.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut trees: Vec<&str> = here
+            .iter()
+            .filter(|entry| entry.stat.kind == Kind::Tree)
+            .map(|entry| entry.path.as_str())
+            .collect();
+        if trees.is_empty() {
+            return Ok(here);
+        }
+        // In the order of what is below them: `a-b/c` comes before `a/c`.
+        trees.sort_unstable_by(|a, b| below(a).cmp(below(b)));
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let listed = trees.par_iter().map(|path| {
+            let sub = rustix::fs::openat(dir, &path[prefix.len()..], flags, Mode::empty());
+            self.list(&sub.context(self.full(path), "open")?, &format!("{path}/"))
+        });
+        let listed: Vec<Vec<Scanned>> = listed.collect::<Result<_>>()?;
+        let places: Vec<usize> = trees
+            .iter()
+            .map(|tree| here.partition_point(|entry| entry.path.bytes().lt(below(tree))))
+            .collect();
+        let mut all = Vec::with_capacity(here.len() + listed.iter().map(Vec::len).sum::<usize>());
+        let (mut own, mut taken) = (here.into_iter(), 0);
+        for (place, mut block) in places.into_iter().zip(listed) {
+            all.extend(own.by_ref().take(place - taken));
+            taken = place;
+            all.append(&mut block);
+        }
+        all.extend(own);
+        Ok(all)
+    }
+
+    /// What is in a directory that was just opened, in no order.
+    fn read(&self, dir: &OwnedFd, prefix: &str) -> Result<Vec<Scanned>> {
+        let mut entries = Vec::new();
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.context(self.full(prefix), "list")?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let path = self.entry_path(prefix, name.to_bytes())?;
+            // A file that vanished since the directory was read is as good as never seen.
+            if let Some(stat) = stat_at(dir, name).context(self.full(&path), "read")? {
+                entries.push(Scanned { path, stat });
+            }
+        }
+        Ok(entries)
+    }
+
     fn entry_path(&self, prefix: &str, name: &[u8]) -> Result<String> {
         let refused = |reason: &str| {
             let path = [self.artifact.as_str().as_bytes(), b"/", prefix.as_bytes(), name].concat();
@@ -128,8 +128,46 @@ impl Walk<'_> {
     fn full(&self, below: &str) -> std::path::PathBuf {
         self.root.full(self.artifact).join(below)
     }
+}
 
-    fn fail(&self, error: Error) {
-        self.failed.lock().expect("no thread panicked").get_or_insert(error);
+/// What the paths of everything in a directory begin with.
+fn below(dir: &str) -> impl Iterator<Item = u8> {
+    dir.bytes().chain(std::iter::once(b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_comes_in_the_order_of_path_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [
+            "d/a/x",
+            "d/a/b/y",
+            "d/a-b/z",
+            "d/a-b/.k",
+            "d/a.txt",
+            "d/a0",
+            "d/ab/c",
+            "d/b",
+            "d/\u{e4}/q",
+            "d/e/",
+        ];
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match name.ends_with('/') {
+                true => std::fs::create_dir_all(&path).unwrap(),
+                false => std::fs::write(&path, name).unwrap(),
+            }
+        }
+        let root = Root::open(dir.path()).unwrap();
+        let scan = scan(&root, &RepoPath::new("d").unwrap()).unwrap().unwrap();
+        let found: Vec<&str> = scan.entries.iter().map(|entry| entry.path.as_str()).collect();
+        let mut expected = found.clone();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert_eq!(found.len(), names.len() + 5, "{found:?}");
     }
 }

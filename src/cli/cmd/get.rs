@@ -8,9 +8,9 @@ use crate::cli::{Global, Ui};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::model_yaml::Role;
+use crate::ops::Ctx;
 use crate::ops::get::{self, Origin, Report};
 use crate::ops::resolve::{self, Options, Resolved};
-use crate::ops::{Ctx, remotes};
 
 /// Write the files of a release into a directory, verified, with model-info.json beside them
 ///
@@ -102,8 +102,8 @@ pub(super) fn without_clone(
         .ok_or_else(|| Error::usage("name a release, or a lock file with --locked"))?;
     let resolved = read_lock(path)?;
     let (progress, interrupt) = crate::cli::progress_and_interrupt(ui)?;
-    let open = |url: &str| remotes::open_stated(url, global.traffic(), interrupt.clone());
-    work(&Origin::Lock { open: &open, progress: progress.as_ref(), interrupt: &interrupt }, &resolved)
+    let traffic = &global.traffic();
+    work(&Origin::Lock { traffic, progress: progress.as_ref(), interrupt: &interrupt }, &resolved)
 }
 
 /// Does `work` with a version of this clone.

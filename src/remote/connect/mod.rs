@@ -4,6 +4,7 @@ mod azure;
 mod folder;
 mod gcs;
 mod https;
+pub(super) mod links;
 mod s3;
 
 use std::sync::Arc;
@@ -201,10 +202,13 @@ impl NoRedirects {
 
 impl HttpConnector for NoRedirects {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        // Its read timeout would run while a large part is sent; the rules for traffic know what stalls.
-        let client = client_builder(!self.allow_http)
-            .build()
-            .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
-        Ok(HttpClient::new(Client::new(client, self.traffic.clone())))
+        Ok(HttpClient::new(Client::new(plain_client(!self.allow_http)?, self.traffic.clone())))
     }
+}
+
+/// A client without a read timeout, which would run while a large part is sent; the rules for traffic know what stalls.
+fn plain_client(https_only: bool) -> object_store::Result<reqwest::Client> {
+    client_builder(https_only)
+        .build()
+        .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })
 }

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
-use aws_config::imds;
+use aws_config::imds::{self, region::ImdsRegionProvider};
 use aws_config::profile::{Profile, ProfileFileCredentialsProvider, ProfileSet};
 use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::{
     ProvideCredentials, SharedCredentialsProvider, error::CredentialsError,
 };
@@ -89,22 +90,14 @@ pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Res
     }
     let set = profiles(access.profile.as_deref().or(access.variable("AWS_PROFILE")))
         .map_err(|error| error.about(url.to_string()))?;
-    let http =
-        AwsHttp::new().map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
     let region = Region::new(access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned()));
-    let config = ProviderConfig::without_region().with_http_client(http).with_region(Some(region.clone()));
+    let config = config()?.with_region(Some(region.clone()));
     let source = match &access.profile {
         Some(name) => SharedCredentialsProvider::new(
             ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build(),
         ),
         None => {
-            let second = Duration::from_secs(1);
-            let metadata = imds::Client::builder()
-                .configure(&config)
-                .connect_timeout(second)
-                .read_timeout(second)
-                .max_attempts(1)
-                .build();
+            let metadata = metadata(&config);
             let chain =
                 DefaultCredentialsChain::builder().configure(config).region(region).imds_client(metadata);
             SharedCredentialsProvider::new(chain.build().await)
@@ -113,6 +106,59 @@ pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Res
     let advice = Advice::new(&set);
     let chain = Chain { source, shown: url.to_string(), advice };
     Ok(Renewed::start(chain).await?)
+}
+
+fn config() -> Result<ProviderConfig> {
+    let http =
+        AwsHttp::new().map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    Ok(ProviderConfig::without_region().with_http_client(http))
+}
+
+/// A machine's metadata server, which answers at once or is not there.
+fn metadata(config: &ProviderConfig) -> imds::Client {
+    let second = Duration::from_secs(1);
+    imds::Client::builder()
+        .configure(config)
+        .connect_timeout(second)
+        .read_timeout(second)
+        .max_attempts(1)
+        .build()
+}
+
+/// Who this process is to AWS, and in which region, where that is wanted for something else than a bucket.
+pub(super) struct Machine(ProviderConfig);
+
+impl Machine {
+    pub(super) fn new() -> Result<Machine> {
+        Ok(Machine(config()?))
+    }
+
+    /// Credentials of environment, profile, container or machine; and the region.
+    pub(super) async fn identity(&self) -> Result<(Credentials, String)> {
+        let advice = "set AWS_REGION and the AWS credentials, or run where AWS provides them";
+        let stated =
+            ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().filter_map(|name| std::env::var(name).ok());
+        let region = match stated.into_iter().find(|region| !region.is_empty()) {
+            Some(region) => Region::new(region),
+            None => {
+                let asked = ImdsRegionProvider::builder().configure(&self.0).imds_client(metadata(&self.0));
+                let found = asked.build().region().await;
+                found.ok_or_else(|| Error::new("no AWS region was found").hint(advice))?
+            }
+        };
+        if !region.as_ref().chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(Error::new(format!("`{}` is not an AWS region", human::escape(region.as_ref()))));
+        }
+        let config = self.0.clone().with_region(Some(region.clone()));
+        let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config)).region(region.clone());
+        let chain = chain.configure(config).build().await;
+        let credentials = chain.provide_credentials().await;
+        let credentials = credentials.map_err(|error| {
+            let reason: String = human::escape(&causes(&error)).chars().take(400).collect();
+            Error::new(format!("no AWS credentials were found: {reason}")).hint(advice)
+        })?;
+        Ok((credentials, region.as_ref().to_owned()))
+    }
 }
 
 /// Refuses at once what is half there: the chain would pass over it, and end at a metadata server.

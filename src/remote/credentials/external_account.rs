@@ -1,9 +1,6 @@
 //! Workload identity federation: a token of another identity provider, such as a CI system's, is exchanged for one of
 //! Google's (RFC 8693). The format of the file is Google's AIP-4117.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use object_store::gcp::GcpCredential;
@@ -12,9 +9,10 @@ use url::Url;
 
 use super::google::Token;
 use super::impersonation::{SCOPE, ServiceAccount};
+use super::subject::{self, Purpose, Subject};
 use super::web::{self, Clients};
 use super::{Fresh, Source};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 /// What the credentials file holds.
 #[derive(Deserialize)]
@@ -26,7 +24,7 @@ struct File {
     service_account_impersonation_url: Option<String>,
     #[serde(default)]
     service_account_impersonation: Option<Impersonation>,
-    credential_source: SubjectSource,
+    credential_source: subject::Fields,
     #[serde(default)]
     client_id: Option<String>,
     #[serde(default)]
@@ -38,30 +36,15 @@ struct Impersonation {
     token_lifetime_seconds: Option<u64>,
 }
 
-/// Where the other provider's token is.
-#[derive(Deserialize)]
-struct SubjectSource {
-    file: Option<PathBuf>,
-    url: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    format: Format,
-}
-
-#[derive(Deserialize, Default)]
-struct Format {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    subject_token_field_name: Option<String>,
-}
-
 /// An account of another identity provider.
 pub(super) struct ExternalAccount {
-    file: File,
+    audience: String,
+    subject_token_type: String,
+    subject: Subject,
     token_url: Url,
+    /// Name and password of the client, where the token service wants them.
+    login: Option<(String, String)>,
     impersonated: Option<ServiceAccount>,
-    subject_url: Option<Url>,
     clients: Clients,
 }
 
@@ -78,10 +61,6 @@ impl ExternalAccount {
         let file: File = serde_json::from_str(text)
             // The parser's own words could quote a secret.
             .map_err(|_| Error::new("not an external_account that can be used"))?;
-        if file.credential_source.file.is_some() == file.credential_source.url.is_some() {
-            return Err(Error::new("its credential_source is neither a file nor a URL")
-                .hint("sources that run programs or sign requests to AWS are not supported"));
-        }
         let lifetime =
             file.service_account_impersonation.as_ref().and_then(|found| found.token_lifetime_seconds);
         let impersonated = file
@@ -89,14 +68,14 @@ impl ExternalAccount {
             .as_deref()
             .map(|url| ServiceAccount::new(url, Vec::new(), lifetime))
             .transpose()?;
-        let subject_url = file.credential_source.url.as_deref();
-        let subject_url = subject_url.map(|url| web::secure(url, "credential_source.url")).transpose()?;
         Ok(ExternalAccount {
+            audience: file.audience,
+            subject_token_type: file.subject_token_type,
+            subject: Subject::new(file.credential_source)?,
             token_url: web::secure(&file.token_url, "token_url")?,
+            login: file.client_id.zip(file.client_secret),
             impersonated,
-            subject_url,
             clients: Clients::new()?,
-            file,
         })
     }
 
@@ -105,50 +84,29 @@ impl ExternalAccount {
         self.impersonated.as_ref()?.email()
     }
 
-    /// The other provider's token. It is read anew each time, because it is short-lived itself.
     async fn subject_token(&self) -> Result<String> {
-        let source = &self.file.credential_source;
-        let bytes = match (&source.file, &self.subject_url) {
-            (Some(path), _) => {
-                let size = std::fs::metadata(path).context(path, "read")?.len();
-                if size > web::MAX_ANSWER as u64 {
-                    return Err(Error::new(format!("{}: too large for a token", path.display())));
-                }
-                std::fs::read(path).context(path, "read")?
-            }
-            (None, Some(url)) => {
-                let client = self.clients.of(url);
-                let mut request = client.get(url.clone());
-                for (name, value) in &source.headers {
-                    request = request.header(name, value);
-                }
-                web::send(client, request, "identity provider").await?
-            }
-            (None, None) => return Err(Error::new("its credential_source is neither a file nor a URL")),
+        let email = self.impersonated();
+        let purpose = Purpose {
+            audience: &self.audience,
+            token_type: &self.subject_token_type,
+            email: email.as_deref(),
         };
-        let unreadable = || Error::new("credential_source: no token in what it gives");
-        if source.format.kind.as_deref() != Some("json") {
-            let text = String::from_utf8(bytes).map_err(|_| unreadable())?;
-            return Some(text.trim().to_owned()).filter(|text| !text.is_empty()).ok_or_else(unreadable);
-        }
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| unreadable())?;
-        let field = source.format.subject_token_field_name.as_deref().unwrap_or("access_token");
-        value[field].as_str().map(str::to_owned).ok_or_else(unreadable)
+        self.subject.token(&self.clients, &purpose).await
     }
 
     async fn exchange(&self, subject_token: &str) -> Result<Token> {
         let client = self.clients.of(&self.token_url);
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("audience", &self.file.audience),
+            ("audience", &self.audience),
             ("scope", SCOPE),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
             ("subject_token", subject_token),
-            ("subject_token_type", &self.file.subject_token_type),
+            ("subject_token_type", &self.subject_token_type),
         ];
         let mut request =
             client.post(self.token_url.clone()).header("content-type", web::FORM).body(web::form(&fields));
-        if let (Some(id), Some(secret)) = (&self.file.client_id, &self.file.client_secret) {
+        if let Some((id, secret)) = &self.login {
             let login = BASE64_STANDARD.encode(format!("{id}:{secret}"));
             request = request.header("authorization", format!("Basic {login}"));
         }

@@ -6,6 +6,7 @@ pub(super) mod azure;
 mod external_account;
 pub(super) mod google;
 mod impersonation;
+mod subject;
 mod web;
 
 use std::fmt;
