@@ -8,8 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{Durability, create_dir_all, remove_older};
 use crate::error::{Context, Error, Result};
@@ -39,11 +39,20 @@ pub struct Partial {
     digest: Digest,
     size: u64,
     durability: Durability,
-    blocks: Mutex<Vec<u8>>,
+    record: Mutex<BlockRecord>,
     hashed: Mutex<Hashed>,
     inherited: u64,
     /// Set when a sync failed: the kernel may have dropped bytes, and would not say so again.
     unsynced: AtomicBool,
+}
+
+/// Which blocks are there; the end of the file says the same as long as it is not complete.
+#[derive(Debug)]
+struct BlockRecord {
+    blocks: Vec<u8>,
+    /// Set when the record was taken off: from then on nothing may be written behind the content, not even by a checkpoint
+    /// that began before.
+    complete: bool,
 }
 
 /// How far the content was hashed, in order.
@@ -81,8 +90,9 @@ impl Partial {
             None => create(&path, size)?,
         };
         let inherited = bytes_of(&blocks, size);
-        let (blocks, hashed, unsynced) = (Mutex::new(blocks), Mutex::default(), AtomicBool::new(false));
-        let partial = Partial { path, file, digest, size, durability, blocks, hashed, inherited, unsynced };
+        let record = Mutex::new(BlockRecord { blocks, complete: false });
+        let (hashed, unsynced) = (Mutex::default(), AtomicBool::new(false));
+        let partial = Partial { path, file, digest, size, durability, record, hashed, inherited, unsynced };
         partial.write_record()?;
         Ok(partial)
     }
@@ -104,9 +114,9 @@ impl Partial {
 
     /// What is missing, in order, in pieces of at most `max` bytes (a multiple of [`BLOCK`]).
     pub fn missing(&self, max: u64) -> Vec<Range<u64>> {
-        let blocks = self.blocks.lock().expect("no thread panicked");
+        let record = self.record();
         let mut pieces: Vec<Range<u64>> = Vec::new();
-        for (at, _) in blocks.iter().enumerate().filter(|(_, block)| **block == ABSENT) {
+        for (at, _) in record.blocks.iter().enumerate().filter(|(_, block)| **block == ABSENT) {
             let start = at as u64 * BLOCK;
             let end = (start + BLOCK).min(self.size);
             match pieces.last_mut() {
@@ -129,9 +139,9 @@ impl Partial {
     pub fn mark(&self, written: Range<u64>) -> Result<()> {
         let first = written.start.div_ceil(BLOCK);
         let end = if written.end == self.size { self.size.div_ceil(BLOCK) } else { written.end / BLOCK };
-        let mut blocks = self.blocks.lock().expect("no thread panicked");
+        let mut record = self.record();
         for at in first..end {
-            blocks[at as usize] = WRITTEN;
+            record.blocks[at as usize] = WRITTEN;
         }
         if first < end {
             let marks = vec![WRITTEN; (end - first) as usize];
@@ -145,19 +155,26 @@ impl Partial {
         if self.durability == Durability::Off {
             return Ok(());
         }
-        let before = self.blocks.lock().expect("no thread panicked").clone();
+        let before = self.record().blocks.clone();
         if let Err(error) = self.durability.sync_file(&self.file, &self.path) {
             self.unsynced.store(true, Ordering::Relaxed);
             self.reset()?;
             return Err(error);
         }
-        let mut blocks = self.blocks.lock().expect("no thread panicked");
-        for (block, before) in blocks.iter_mut().zip(before) {
+        let mut record = self.record();
+        if record.complete {
+            return Ok(());
+        }
+        for (block, before) in record.blocks.iter_mut().zip(before) {
             if before == WRITTEN && *block == WRITTEN {
                 *block = SYNCED;
             }
         }
-        self.file.write_all_at(&blocks, self.size).context(&self.path, "write")
+        self.file.write_all_at(&record.blocks, self.size).context(&self.path, "write")
+    }
+
+    fn record(&self) -> MutexGuard<'_, BlockRecord> {
+        self.record.lock().expect("no thread panicked")
     }
 
     /// Tells the device to start on what was written.
@@ -171,7 +188,7 @@ impl Partial {
     pub fn hash_next(&self) -> Result<bool> {
         let mut hashed = self.hashed.lock().expect("no thread panicked");
         let at = hashed.blocks;
-        let present = self.blocks.lock().expect("no thread panicked").get(at as usize).copied();
+        let present = self.record().blocks.get(at as usize).copied();
         if present.is_none_or(|block| block == ABSENT) {
             return Ok(false);
         }
@@ -194,9 +211,12 @@ impl Partial {
 
     /// Forgets everything that was written.
     pub fn reset(&self) -> Result<()> {
-        let mut blocks = self.blocks.lock().expect("no thread panicked");
-        blocks.fill(ABSENT);
-        self.file.write_all_at(&blocks, self.size).context(&self.path, "write")?;
+        let mut record = self.record();
+        if record.complete {
+            return Ok(());
+        }
+        record.blocks.fill(ABSENT);
+        self.file.write_all_at(&record.blocks, self.size).context(&self.path, "write")?;
         *self.hashed.lock().expect("no thread panicked") = Hashed::default();
         Ok(())
     }
@@ -212,6 +232,8 @@ impl Partial {
             return Err(Error::new(format!("{}: another process took it over", self.path.display()))
                 .hint("run the command again when the other one is done"));
         }
+        let mut record = self.record();
+        record.complete = true;
         self.file.set_len(self.size).context(&self.path, "cut")?;
         self.file.set_permissions(fs::Permissions::from_mode(mode)).context(&self.path, "change the mode of")
     }
@@ -223,7 +245,7 @@ impl Partial {
     }
 
     fn write_record(&self) -> Result<()> {
-        let mut tail = self.blocks.lock().expect("no thread panicked").clone();
+        let mut tail = self.record().blocks.clone();
         tail.extend_from_slice(&boot_id());
         tail.extend_from_slice(MAGIC);
         self.file.write_all_at(&tail, self.size).context(&self.path, "write")
@@ -233,7 +255,7 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // An empty one would only take space. After `complete` and a rename there is nothing under this name any more.
-        if self.blocks.lock().is_ok_and(|blocks| blocks.iter().all(|block| *block == ABSENT)) {
+        if self.record.lock().is_ok_and(|record| record.blocks.iter().all(|block| *block == ABSENT)) {
             self.discard();
         }
     }
@@ -379,6 +401,18 @@ mod tests {
         partial.complete(0o444).unwrap();
         assert_eq!(fs::read(partial.path()).unwrap(), content());
         assert!(partial.write_at(b"x", SIZE).is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_that_ends_late_adds_nothing_to_the_object() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = open(dir.path());
+        fill(&partial, 0..SIZE);
+        assert!(partial.is_right().unwrap());
+        partial.complete(0o444).unwrap();
+        partial.checkpoint().unwrap();
+        partial.reset().unwrap();
+        assert_eq!(fs::read(partial.path()).unwrap(), content());
     }
 
     #[test]

@@ -191,6 +191,8 @@ impl Remote {
         while let Ok(bytes) = arrivals.try_recv() {
             step.advance(bytes);
         }
+        // What it finds out about the device counts before anybody takes the file for complete.
+        device.rest().await;
         Ok(())
     }
 
@@ -286,6 +288,14 @@ struct Device {
 }
 
 impl Device {
+    /// Waits for what it was told.
+    async fn rest(&mut self) {
+        if let Some(running) = self.running.take() {
+            // Its failures are noted with the file.
+            drop(running.await);
+        }
+    }
+
     fn wrote(&mut self, partial: &Arc<Partial>, bytes: u64) {
         self.since_writeback += bytes;
         self.since_checkpoint += bytes;
