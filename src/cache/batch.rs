@@ -12,7 +12,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::{Cache, Usage};
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Durability, Partial, Reflink};
+use crate::fsio::{self, Durability, Partial, Reflink, Writing};
 use crate::id::{Digest, Hasher};
 
 /// Waiting objects are published when there are this many, so that an interrupted run keeps most of its work.
@@ -82,12 +82,16 @@ impl<'a> Batch<'a> {
         }
         let temp = self.temp_in(&self.tmp)?;
         let path = temp.path().to_path_buf();
-        let durable = self.cache.durability == Durability::Full;
+        // The user's own file is what will be read next, not the copy.
+        let writing = match self.cache.durability {
+            Durability::Full => Writing::Through,
+            Durability::Off => Writing::Fastest,
+        };
         let (digest, size) = if self.try_reflink(source, temp.as_file(), size) {
             // The clone has its own blocks from here on; it is what gets hashed.
             fsio::hash_file(&File::open(&path).context(&path, "open")?, on_bytes).context(&path, "read")?
         } else {
-            fsio::copy_hashing(source, temp.as_file(), size, durable, on_bytes)
+            fsio::copy_hashing(source, temp.as_file(), size, writing, on_bytes)
                 .context(&path, "copy into the cache as")?
         };
         self.take(Waiting { digest, size, temp: temp.into_temp_path() })

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::start_writeback;
+use super::writeback::{Writing, forget, start_writeback, write_all};
 use crate::id::{Digest, Hasher};
 
 /// Bytes per read and write.
@@ -14,6 +15,10 @@ const CHUNK: usize = 1024 * 1024;
 const PIPELINE_FROM: u64 = 4 * CHUNK as u64;
 /// Chunks between the reading and the writing side of one file; bounds its memory.
 const IN_FLIGHT: usize = 8;
+/// With more chunks waiting for it, the writing side is the slow one.
+const KEEPING_UP: usize = IN_FLIGHT / 2;
+/// Chunks that are written in one way before another one is tried.
+const BEFORE_CHANGE: usize = 16;
 /// How much is written before the device is told to start.
 const WRITEBACK_STEP: u64 = 32 * CHUNK as u64;
 
@@ -32,28 +37,33 @@ pub fn hash_file(file: &File, on_bytes: OnBytes<'_>) -> io::Result<(Digest, u64)
 /// Copies `source` to `target` and returns the digest and number of the bytes that were written.
 ///
 /// The bytes are hashed on their way, so the digest is of the copy whatever happens to the source meanwhile. Files of some
-/// size go through a pipeline: one thread reads, this one hashes, one writes, and with `writeback` one keeps the device busy
-/// from the start, so that a later sync finds little left to do.
+/// size go through a pipeline: one thread reads, this one hashes, one writes, and unless it is for later one keeps the device
+/// busy from the start, so that a later sync finds little left to do.
 pub fn copy_hashing(
     source: &File,
     target: &File,
     size: u64,
-    writeback: bool,
+    writing: Writing,
     on_bytes: OnBytes<'_>,
 ) -> io::Result<(Digest, u64)> {
+    let writeback = matches!(writing, Writing::Soon | Writing::Through);
     if size < PIPELINE_FROM {
-        let mut sink = target;
-        let done = each_chunk(source, &mut |chunk| sink.write_all(chunk), on_bytes)?;
+        // The device may keep up with this one file, and not with thousands.
+        let writing = if writing == Writing::Fastest { Writing::Later } else { writing };
+        let mut write = |chunk: &[u8]| write_all(target, chunk, writing);
+        let done = each_chunk(source, &mut write, on_bytes)?;
         if writeback {
             start_writeback(target);
         }
         return Ok(done);
     }
+    let waiting = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let (read_tx, read_rx) = mpsc::sync_channel::<io::Result<(Vec<u8>, usize)>>(IN_FLIGHT);
         let (write_tx, write_rx) = mpsc::sync_channel::<(Vec<u8>, usize)>(IN_FLIGHT);
         let (empty_tx, empty_rx) = mpsc::channel::<Vec<u8>>();
         let (flush_tx, flush_rx) = mpsc::sync_channel::<()>(1);
+        let waiting = &waiting;
         for _ in 0..IN_FLIGHT {
             empty_tx.send(vec![0; CHUNK]).expect("the receiver is alive");
         }
@@ -70,9 +80,17 @@ pub fn copy_hashing(
         });
         scope.spawn(move || flush_rx.iter().for_each(|()| start_writeback(target)));
         let writer = scope.spawn(move || -> io::Result<()> {
-            let (mut sink, mut since) = (target, 0);
+            let (mut since, mut through, mut same) = (0, true, 0);
             for (buffer, length) in write_rx {
-                sink.write_all(&buffer[..length])?;
+                if waiting.fetch_sub(1, Ordering::Relaxed) > KEEPING_UP && same >= BEFORE_CHANGE {
+                    (through, same) = (!through, 0);
+                }
+                same += 1;
+                let writing = match writing {
+                    Writing::Fastest if !through => Writing::Later,
+                    writing => writing,
+                };
+                write_all(target, &buffer[..length], writing)?;
                 since += length as u64;
                 if writeback && since >= WRITEBACK_STEP {
                     // A flush that is still waiting covers these bytes, too.
@@ -92,6 +110,7 @@ pub fn copy_hashing(
                 hasher.update(&buffer[..length]);
                 total += length as u64;
                 on_bytes(length as u64)?;
+                waiting.fetch_add(1, Ordering::Relaxed);
                 if length == 0 || write_tx.send((buffer, length)).is_err() {
                     break;
                 }
@@ -106,10 +125,12 @@ pub fn copy_hashing(
 
 /// Copies a file in the kernel, unread, from its start; returns how many bytes. `None`, and nothing is done, where the system
 /// cannot do that between these two.
+///
+/// Memory keeps the copy and, as far as it is synced, lets go of the source: one of them is enough.
 pub fn copy_unread(
     source: &File,
     target: &File,
-    writeback: bool,
+    writing: Writing,
     on_bytes: OnBytes<'_>,
 ) -> io::Result<Option<u64>> {
     #[cfg(target_os = "linux")]
@@ -123,6 +144,9 @@ pub fn copy_unread(
                 Ok(count) => {
                     on_bytes(count as u64)?;
                     since += count as u64;
+                    if writing != Writing::Later {
+                        forget(source, from - count as u64, count as u64);
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
@@ -132,7 +156,7 @@ pub fn copy_unread(
                 }
                 Err(error) => return Err(error.into()),
             }
-            if writeback && since >= WRITEBACK_STEP {
+            if writing != Writing::Later && since >= WRITEBACK_STEP {
                 start_writeback(target);
                 since = 0;
             }
@@ -140,7 +164,7 @@ pub fn copy_unread(
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _unused = (source, target, writeback, on_bytes);
+        let _unused = (source, target, writing, on_bytes);
         Ok(None)
     }
 }
@@ -184,6 +208,8 @@ fn read_full(input: &mut &File, buffer: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -193,11 +219,20 @@ mod tests {
             let mut source = tempfile::tempfile().unwrap();
             source.write_all(&bytes).unwrap();
             std::io::Seek::rewind(&mut source).unwrap();
+            for writing in [Writing::Later, Writing::Soon, Writing::Through, Writing::Fastest] {
+                std::io::Seek::rewind(&mut source).unwrap();
+                let mut target = tempfile::tempfile().unwrap();
+                let done = copy_hashing(&source, &target, size as u64, writing, &|_| Ok(())).unwrap();
+                assert_eq!(done, (Digest::of(&bytes), size as u64));
+                std::io::Seek::rewind(&mut target).unwrap();
+                assert_eq!(hash_file(&target, &|_| Ok(())).unwrap(), done);
+            }
             let mut target = tempfile::tempfile().unwrap();
-            let done = copy_hashing(&source, &target, size as u64, true, &|_| Ok(())).unwrap();
-            assert_eq!(done, (Digest::of(&bytes), size as u64));
-            std::io::Seek::rewind(&mut target).unwrap();
-            assert_eq!(hash_file(&target, &|_| Ok(())).unwrap(), done);
+            if let Some(copied) = copy_unread(&source, &target, Writing::Soon, &|_| Ok(())).unwrap() {
+                std::io::Seek::rewind(&mut target).unwrap();
+                let found = hash_file(&target, &|_| Ok(())).unwrap();
+                assert_eq!((found, copied), ((Digest::of(&bytes), size as u64), size as u64));
+            }
         }
     }
 
@@ -207,7 +242,7 @@ mod tests {
         source.write_all(&vec![7; 20 * CHUNK]).unwrap();
         std::io::Seek::rewind(&mut source).unwrap();
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let error = copy_hashing(&source, &full, 20 * CHUNK as u64, false, &|_| Ok(())).unwrap_err();
+        let error = copy_hashing(&source, &full, 20 * CHUNK as u64, Writing::Later, &|_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result};
 pub use copy::{OnBytes, copy_hashing, copy_unread, hash_file};
 pub use partial::{BLOCK, Partial, allocated};
 pub use stat::{Clock, FileStat, Kind};
-pub use writeback::start_writeback;
+pub use writeback::{Writing, read_exact_through, start_writeback};
 
 /// Whether finished files are synced to the device.
 ///
@@ -41,6 +41,14 @@ impl Durability {
         match self {
             Durability::Full => file.sync_data().context(path, "sync to the device"),
             Durability::Off => Ok(()),
+        }
+    }
+
+    /// How bytes are written that are synced later, if durable.
+    pub fn writing(self) -> Writing {
+        match self {
+            Durability::Full => Writing::Soon,
+            Durability::Off => Writing::Later,
         }
     }
 

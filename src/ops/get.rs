@@ -19,7 +19,7 @@ use super::remotes::{self, Purpose};
 use super::resolve::{FileInfo, Resolved};
 use crate::cache::Cache;
 use crate::error::{Context, Error, Result};
-use crate::fsio::{self, Durability, Kind, Reflink};
+use crate::fsio::{self, Durability, Kind, Reflink, Writing};
 use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
@@ -340,7 +340,7 @@ fn from_cache(
         let copy = File::open(&arriving.part).context(&arriving.part, "open")?;
         fsio::hash_file(&copy, &on_bytes).context(&arriving.part, "read")?.0
     } else {
-        fsio::copy_hashing(&object, &arriving.file, file.size, durability == Durability::Full, &on_bytes)
+        fsio::copy_hashing(&object, &arriving.file, file.size, durability.writing(), &on_bytes)
             .context(&arriving.part, "write")?
             .0
     };
@@ -403,7 +403,7 @@ fn fetch(
         for file in &of[1..] {
             let arriving = Arriving::new(file, &stage.join(file.path.as_path()), durability)?;
             let source = File::open(&first).context(&first, "open")?;
-            fsio::copy_hashing(&source, &arriving.file, file.size, false, &|_| Ok(()))
+            fsio::copy_hashing(&source, &arriving.file, file.size, Writing::Later, &|_| Ok(()))
                 .context(&first, "copy")?;
             arriving.keep()?;
         }

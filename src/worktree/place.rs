@@ -210,14 +210,14 @@ impl Staging {
                 Reflink::NotThis => {}
             }
         }
-        let durable = self.durability == Durability::Full;
+        let writing = self.durability.writing();
         if is_known
             && let Some(copied) =
-                fsio::copy_unread(source, &file, durable, on_bytes).context(target, "write the content to")?
+                fsio::copy_unread(source, &file, writing, on_bytes).context(target, "write the content to")?
         {
             return Ok(((expected.digest, copied), Placed::Copy));
         }
-        let found = fsio::copy_hashing(source, &file, expected.size, durable, on_bytes)
+        let found = fsio::copy_hashing(source, &file, expected.size, writing, on_bytes)
             .context(target, "write the content to")?;
         Ok((found, Placed::Copy))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::record::{self, Record, SentPart};
 use super::{Engine, Failure, PART, PARTS_AT_ONCE, Upload, part_size};
 use crate::error::{Context, Error, Result};
+use crate::fsio;
 use crate::human;
 use crate::id::{Digest, Hasher};
 use crate::progress::Step;
@@ -56,12 +57,12 @@ impl Remote {
         records: &FilePath,
         step: &dyn Step,
     ) -> Result<(), Failure> {
-        let mut source = File::open(&upload.file).context(&upload.file, "open")?;
+        let source = File::open(&upload.file).context(&upload.file, "open")?;
         let key = layout::object_key(&self.url, &upload.digest)?;
         if upload.size > PARTS_FROM {
             return match &self.multipart {
-                Some(store) => self.send_parts(upload, &mut source, key, store, records, step).await,
-                None => self.send_stream(upload, &mut source, &key, step).await,
+                Some(store) => self.send_parts(upload, &source, key, store, records, step).await,
+                None => self.send_stream(upload, &source, &key, step).await,
             };
         }
         let memory = self.engine.memory.acquire_many(Engine::weight(upload.size));
@@ -88,7 +89,7 @@ impl Remote {
     async fn send_stream(
         &self,
         upload: &Upload,
-        source: &mut File,
+        source: &File,
         key: &Path,
         step: &dyn Step,
     ) -> Result<(), Failure> {
@@ -135,7 +136,7 @@ impl Remote {
     async fn send_parts(
         &self,
         upload: &Upload,
-        source: &mut File,
+        source: &File,
         key: Path,
         store: &Arc<dyn MultipartStore>,
         records: &FilePath,
@@ -162,7 +163,6 @@ impl Remote {
             if self.head(&upload.digest).await.is_ok_and(|size| size == Some(upload.size)) {
                 sent = Ok(());
             } else {
-                source.seek(SeekFrom::Start(0)).context(&upload.file, "read")?;
                 sent = self.send_new(&mut sending, source, &mut record).await;
             }
         }
@@ -189,7 +189,7 @@ impl Remote {
     async fn send_new(
         &self,
         sending: &mut Sending<'_>,
-        source: &mut File,
+        source: &File,
         record: &mut Option<Record>,
     ) -> Result<(), Stopped> {
         let created = sending.store.create_multipart(&sending.key).await;
@@ -204,7 +204,7 @@ impl Remote {
     async fn send_upload(
         &self,
         sending: &Sending<'_>,
-        source: &mut File,
+        source: &File,
         record: &mut Option<Record>,
     ) -> Result<(), Stopped> {
         let mut reader = Reader::new(sending.upload, sending.part_size);
@@ -314,13 +314,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next part, with its number.
-    fn next(&mut self, source: &mut File) -> Result<Option<(u64, Vec<u8>)>, Failure> {
+    fn next(&mut self, source: &File) -> Result<Option<(u64, Vec<u8>)>, Failure> {
         if self.left == 0 {
             return Ok(None);
         }
         let length = self.left.min(self.part_size);
         let mut bytes = vec![0; length as usize];
-        source.read_exact(&mut bytes).map_err(|_| damaged(self.upload))?;
+        let at = self.upload.size - self.left;
+        fsio::read_exact_through(source, &mut bytes, at).map_err(|_| damaged(self.upload))?;
         self.hasher.update(&bytes);
         self.left -= length;
         self.part += 1;
@@ -328,8 +329,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the whole was what its name says.
-    fn finish(&self, source: &mut File) -> Result<(), Failure> {
-        let at_end = source.read(&mut [0]).context(&self.upload.file, "read")? == 0;
+    fn finish(&self, source: &File) -> Result<(), Failure> {
+        let at_end = source.metadata().context(&self.upload.file, "read")?.len() == self.upload.size;
         if !at_end || self.hasher.clone().finish() != self.upload.digest {
             return Err(damaged(self.upload));
         }
