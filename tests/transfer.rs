@@ -123,6 +123,7 @@ fn a_killed_get_by_presigned_urls_goes_on_where_it_was() {
     let repo = churn(repo);
     repo.write(WEIGHTS, safetensors(&[("body", &values)]));
     repo.model(["add", WEIGHTS]).ok();
+    repo.write("m/eval.json", r#"{"auc": 0.2}"#);
     record(&repo, "large");
     connect(&sandbox, &repo);
     repo.model(["release", "churn", "1.0.0"]).ok();

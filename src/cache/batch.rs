@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rayon::prelude::*;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::{Cache, Usage};
@@ -133,7 +134,7 @@ impl<'a> Batch<'a> {
     pub fn commit(self) -> Result<Usage> {
         self.flush()?;
         let dirs: Vec<PathBuf> = self.dirs.into_inner().expect("no thread panicked").into_iter().collect();
-        fsio::sync_all(&dirs, self.cache.durability)?;
+        fsio::sync_dirs(&dirs, self.cache.durability)?;
         let added = self.added.into_inner().expect("no thread panicked");
         self.cache.book(added);
         Ok(added)
@@ -187,14 +188,12 @@ impl<'a> Batch<'a> {
         self.publish(waiting)
     }
 
-    /// Syncs all files in parallel (their write-back has started already) and renames all. The directories are synced once,
-    /// by [`Batch::commit`].
+    /// Syncs all files in parallel (their write-back has started already) and renames all, on all cores: each within its own
+    /// directory, so that they hardly wait for each other. The directories are synced once, by [`Batch::commit`].
     fn publish(&self, objects: Vec<Waiting>) -> Result<()> {
         let temps: Vec<&Path> = objects.iter().map(|object| &*object.temp).collect();
-        fsio::sync_all(&temps, self.cache.durability)?;
-        let mut dirs = BTreeSet::new();
-        let mut added = Usage::default();
-        for object in objects {
+        fsio::sync_files(&temps, self.cache.durability)?;
+        let rename = |object: Waiting| -> Result<(PathBuf, Usage)> {
             let target = self.cache.object_path(&object.digest);
             let is_new = self.cache.size_of(&object.digest) != Some(object.size);
             // An object that is there already is replaced by these bytes, which are known to be right.
@@ -202,16 +201,16 @@ impl<'a> Batch<'a> {
             if object.size >= PUBLISH_AT_ONCE {
                 self.cache.note_checked(&object.digest);
             }
-            dirs.extend(target.parent().map(Path::to_path_buf));
-            if is_new {
-                added.objects += 1;
-                added.bytes += object.size;
-            }
-        }
-        self.dirs.lock().expect("no thread panicked").append(&mut dirs);
+            let added = if is_new { Usage { objects: 1, bytes: object.size } } else { Usage::default() };
+            Ok((fsio::parent_of(&target).to_owned(), added))
+        };
+        let renamed: Vec<_> = objects.into_par_iter().map(rename).collect::<Result<_>>()?;
         let mut total = self.added.lock().expect("no thread panicked");
-        total.objects += added.objects;
-        total.bytes += added.bytes;
+        for (_, added) in &renamed {
+            total.objects += added.objects;
+            total.bytes += added.bytes;
+        }
+        self.dirs.lock().expect("no thread panicked").extend(renamed.into_iter().map(|(dir, _)| dir));
         Ok(())
     }
 

@@ -67,21 +67,31 @@ impl Durability {
 /// commits what they ask for together.
 const SYNC_THREADS: usize = 16;
 
-/// Syncs many files or directories at once, if durable.
-pub fn sync_all(paths: &[impl AsRef<Path> + Sync], durability: Durability) -> Result<()> {
+/// Syncs the bytes of many files at once, if durable.
+pub fn sync_files(paths: &[impl AsRef<Path> + Sync], durability: Durability) -> Result<()> {
+    sync_each(paths, durability, &|path| {
+        let file = File::open(path).context(path, "open")?;
+        durability.sync_file(&file, path)
+    })
+}
+
+/// Syncs the entries of many directories at once, if durable.
+pub fn sync_dirs(paths: &[impl AsRef<Path> + Sync], durability: Durability) -> Result<()> {
+    sync_each(paths, durability, &|path| durability.sync_dir(path))
+}
+
+fn sync_each(
+    paths: &[impl AsRef<Path> + Sync],
+    durability: Durability,
+    sync: &(dyn Fn(&Path) -> Result<()> + Sync),
+) -> Result<()> {
     if durability == Durability::Off || paths.is_empty() {
         return Ok(());
     }
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let path = path.as_ref();
-            if path.is_dir() {
-                durability.sync_dir(path)?;
-            } else {
-                let file = File::open(path).context(path, "open")?;
-                durability.sync_file(&file, path)?;
-            }
+            sync(path.as_ref())?;
         }
         Ok(())
     };

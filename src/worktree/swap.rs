@@ -221,8 +221,8 @@ fn sync_staged(steps: &[Step], staging: &Staging) -> Result<()> {
             collect_staged(staged, &mut files, &mut dirs)?;
         }
     }
-    fsio::sync_all(&files, durability)?;
-    fsio::sync_all(&dirs, durability)?;
+    fsio::sync_files(&files, durability)?;
+    fsio::sync_dirs(&dirs, durability)?;
     staging.dirs().iter().try_for_each(|dir| durability.sync_dir(dir))
 }
 

@@ -39,7 +39,7 @@ impl Package<'_> {
         let (layout, text) = oci::LAYOUT;
         fsio::write_atomic(&dir.join(layout), text.as_bytes(), durability)?;
         fsio::write_atomic(&dir.join(oci::INDEX_FILE), &self.index(), durability)?;
-        fsio::sync_all(&[dir.join("blobs/sha256"), dir.join("blobs"), dir.to_path_buf()], durability)?;
+        fsio::sync_dirs(&[dir.join("blobs/sha256"), dir.join("blobs"), dir.to_path_buf()], durability)?;
         publish(dir, to, durability)?;
         let bytes = artifact.bytes();
         for blob in self.artifact.iter_mut().flat_map(|artifact| &mut artifact.blobs) {

@@ -89,7 +89,8 @@ impl Subject {
             (None, _, None, Some(id)) => {
                 Aws::new(&id, fields.regional_cred_verification_url).map(Subject::Aws)
             }
-            _ => Err(Error::new("its credential_source is not one of a file, a URL, a program and AWS")),
+            _ => Err(Error::new("its credential_source is not one of a file, a URL, a program and AWS")
+                .hint("certificates are not supported; use one of these")),
         }
     }
 
