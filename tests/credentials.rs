@@ -106,7 +106,8 @@ fn credentials_of_a_program_are_renewed_during_a_transfer() {
     }
     repo.model(["add", "data"]).ok();
     repo.git(["commit", "-q", "-m", "data"]).ok();
-    repo.model(["push", "--jobs", "1"]).never_says(&server.secret).ok();
+    // Longer than two of their lives, however fast the machine is.
+    repo.model(["push", "--jobs", "1", "--limit-rate", "12m"]).never_says(&server.secret).ok();
     let calls = repo.text("../calls").lines().count();
     assert!((2..=20).contains(&calls), "{calls} calls: asked again when there was need, and only then");
     let clone = sandbox.clone_of(&repo, "clone");
