@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::writeback::{Writing, forget, start_writeback, write_all};
 use crate::id::{Digest, Hasher};
@@ -18,7 +19,7 @@ const IN_FLIGHT: usize = 8;
 /// With more chunks waiting for it, the writing side is the slow one.
 const KEEPING_UP: usize = IN_FLIGHT / 2;
 /// Chunks that are written in one way before another one is tried.
-const BEFORE_CHANGE: usize = 16;
+const BEFORE_CHANGE: u32 = 16;
 /// How much is written before the device is told to start.
 const WRITEBACK_STEP: u64 = 32 * CHUNK as u64;
 
@@ -80,17 +81,13 @@ pub fn copy_hashing(
         });
         scope.spawn(move || flush_rx.iter().for_each(|()| start_writeback(target)));
         let writer = scope.spawn(move || -> io::Result<()> {
-            let (mut since, mut through, mut same) = (0, true, 0);
+            let (mut since, mut choice) = (0, Choice::default());
             for (buffer, length) in write_rx {
-                if waiting.fetch_sub(1, Ordering::Relaxed) > KEEPING_UP && same >= BEFORE_CHANGE {
-                    (through, same) = (!through, 0);
-                }
-                same += 1;
-                let writing = match writing {
-                    Writing::Fastest if !through => Writing::Later,
-                    writing => writing,
-                };
+                let is_behind = waiting.fetch_sub(1, Ordering::Relaxed) > KEEPING_UP;
+                let started = Instant::now();
+                let writing = if writing == Writing::Fastest { choice.writing() } else { writing };
                 write_all(target, &buffer[..length], writing)?;
+                choice.wrote(started.elapsed(), is_behind);
                 since += length as u64;
                 if writeback && since >= WRITEBACK_STEP {
                     // A flush that is still waiting covers these bytes, too.
@@ -121,6 +118,34 @@ pub fn copy_hashing(
         writer.join().expect("the writer does not panic")?;
         hashed.map(|()| (hasher.finish(), total))
     })
+}
+
+/// Which way of writing is the faster one here: through to the device, or into memory. The other one is tried only when the
+/// writing side falls behind.
+#[derive(Default)]
+struct Choice {
+    into_memory: bool,
+    /// Chunks that were written in this way since it was chosen.
+    chunks: u32,
+    /// What a chunk took lately: through, and into memory.
+    costs: [Option<Duration>; 2],
+}
+
+impl Choice {
+    fn writing(&self) -> Writing {
+        if self.into_memory { Writing::Later } else { Writing::Through }
+    }
+
+    fn wrote(&mut self, took: Duration, is_behind: bool) {
+        self.chunks += 1;
+        let other = self.costs[usize::from(!self.into_memory)];
+        let cost = &mut self.costs[usize::from(self.into_memory)];
+        let now = cost.map_or(took, |cost| (cost * 7 + took) / 8);
+        *cost = Some(now);
+        if is_behind && self.chunks >= BEFORE_CHANGE && other.is_none_or(|other| other < now) {
+            (self.into_memory, self.chunks) = (!self.into_memory, 0);
+        }
+    }
 }
 
 /// Copies a file in the kernel, unread, from its start; returns how many bytes. `None`, and nothing is done, where the system
@@ -234,6 +259,21 @@ mod tests {
                 assert_eq!((found, copied), ((Digest::of(&bytes), size as u64), size as u64));
             }
         }
+    }
+
+    #[test]
+    fn the_faster_way_of_writing_is_found_and_kept() {
+        for (through, memory, expected) in [(1, 2, Writing::Through), (5, 1, Writing::Later)] {
+            let mut choice = Choice::default();
+            for _ in 0..200 {
+                let took = if choice.writing() == Writing::Through { through } else { memory };
+                choice.wrote(Duration::from_millis(took), true);
+            }
+            assert_eq!(choice.writing(), expected);
+        }
+        let mut choice = Choice::default();
+        (0..200).for_each(|_| choice.wrote(Duration::from_millis(5), false));
+        assert_eq!(choice.writing(), Writing::Through, "what keeps up is not changed");
     }
 
     #[test]
