@@ -8,7 +8,9 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use super::root::{Root, stat_at};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{FileStat, Kind};
+use crate::human;
 use crate::repo_path::{RepoPath, check_name};
+use crate::tree::MAX_DEPTH;
 
 /// Bytes of a directory's listing per system call.
 const LISTING_BYTES: usize = 32 * 1024;
@@ -61,6 +63,12 @@ impl Walk<'_> {
     /// Everything in and below a directory, in order. Each directory is opened when its turn comes, so that only few are open
     /// at once, however many there are.
     fn list(&self, dir: &OwnedFd, prefix: &str) -> Result<Vec<Scanned>> {
+        // Each level takes some of the stack, and no artifact can have more.
+        if prefix.bytes().filter(|byte| *byte == b'/').count() > MAX_DEPTH {
+            let path = human::escape(&format!("{}/{}", self.artifact, prefix.trim_end_matches('/')));
+            return Err(Error::new(format!("{path}: nested deeper than {MAX_DEPTH} directories"))
+                .hint("move it out of the artifact"));
+        }
         let mut here = self.read(dir, prefix)?;
         here.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let mut trees: Vec<&str> = here
@@ -138,6 +146,19 @@ fn below(dir: &str) -> impl Iterator<Item = u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_and_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d").join("n/".repeat(MAX_DEPTH));
+        std::fs::create_dir_all(&path).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let artifact = RepoPath::new("d").unwrap();
+        assert_eq!(scan(&root, &artifact).unwrap().unwrap().entries.len(), MAX_DEPTH);
+        std::fs::create_dir_all(path.join("n/".repeat(200))).unwrap();
+        let error = scan(&root, &artifact).unwrap_err();
+        assert!(error.one_line().contains("nested deeper than 128"), "{}", error.one_line());
+    }
 
     #[test]
     fn everything_comes_in_the_order_of_path_bytes() {
