@@ -202,8 +202,9 @@ impl Partial {
         Ok(true)
     }
 
-    /// Whether all of it is there and hashes to its name.
+    /// Whether all of it is there and hashes to its name. An error when the device lost some of it.
     pub fn is_right(&self) -> Result<bool> {
+        self.require_synced()?;
         while self.hash_next()? {}
         let hashed = self.hashed.lock().expect("no thread panicked");
         Ok(hashed.blocks == self.size.div_ceil(BLOCK) && hashed.hasher.clone().finish() == self.digest)
@@ -211,21 +212,21 @@ impl Partial {
 
     /// Forgets everything that was written.
     pub fn reset(&self) -> Result<()> {
+        // In the order in which whoever hashes takes them.
+        let mut hashed = self.hashed.lock().expect("no thread panicked");
         let mut record = self.record();
         if record.complete {
             return Ok(());
         }
         record.blocks.fill(ABSENT);
         self.file.write_all_at(&record.blocks, self.size).context(&self.path, "write")?;
-        *self.hashed.lock().expect("no thread panicked") = Hashed::default();
+        *hashed = Hashed::default();
         Ok(())
     }
 
     /// Takes the record off, so that the file is the content and nothing else. It must be right.
     pub fn complete(&self, mode: u32) -> Result<()> {
-        if self.unsynced.load(Ordering::Relaxed) {
-            return Err(Error::new(format!("{}: could not be synced to the device", self.path.display())));
-        }
+        self.require_synced()?;
         let found = fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
         let own = self.file.metadata().context(&self.path, "read")?;
         if found.ok() != Some((own.dev(), own.ino())) {
@@ -236,6 +237,15 @@ impl Partial {
         record.complete = true;
         self.file.set_len(self.size).context(&self.path, "cut")?;
         self.file.set_permissions(fs::Permissions::from_mode(mode)).context(&self.path, "change the mode of")
+    }
+
+    /// Fails once a sync did.
+    pub fn require_synced(&self) -> Result<()> {
+        if self.unsynced.load(Ordering::Relaxed) {
+            return Err(Error::new(format!("{}: could not be synced to the device", self.path.display()))
+                .hint("see what the system says about the device (dmesg), then run the command again"));
+        }
+        Ok(())
     }
 
     /// Removes it.
@@ -401,6 +411,18 @@ mod tests {
         partial.complete(0o444).unwrap();
         assert_eq!(fs::read(partial.path()).unwrap(), content());
         assert!(partial.write_at(b"x", SIZE).is_err());
+    }
+
+    #[test]
+    fn a_failed_sync_is_not_taken_for_wrong_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = open(dir.path());
+        fill(&partial, 0..SIZE);
+        partial.unsynced.store(true, Ordering::Relaxed);
+        partial.reset().unwrap();
+        for error in [partial.is_right().unwrap_err(), partial.complete(0o444).unwrap_err()] {
+            assert!(error.one_line().contains("could not be synced"), "{}", error.one_line());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::io::Errno;
 
 use super::root::{Root, stat_at};
 use crate::error::{Context, Error, Result};
@@ -108,7 +109,13 @@ impl Walk<'_> {
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
-            let entry = entry.context(self.full(prefix), "list")?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The directory was removed since it was opened.
+                Err(Errno::NOENT) => break,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error).context(self.full(prefix), "list"),
+            };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;

@@ -87,7 +87,8 @@ impl HttpService for ByLink {
         };
         *request.uri_mut() = uri.clone();
         let answer = self.client.call(request).await?;
-        if matches!(answer.status().as_u16(), 401 | 403) {
+        // Where the credentials that signed it expired before it did, S3 answers 400.
+        if matches!(answer.status().as_u16(), 400 | 401 | 403) {
             let line = Error::new(format!("the server answers {} to its URL", answer.status()));
             return Err(final_error(
                 line.hint("a presigned URL holds for a limited time; resolve again with --presign"),

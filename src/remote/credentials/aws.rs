@@ -136,6 +136,14 @@ impl Machine {
     /// Credentials of environment, profile, container or machine; and the region.
     pub(super) async fn identity(&self) -> Result<(Credentials, String)> {
         let advice = "set AWS_REGION and the AWS credentials, or run where AWS provides them";
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if is_set("AWS_ACCESS_KEY_ID") != is_set("AWS_SECRET_ACCESS_KEY") {
+            // The chain would pass over it, and sign as somebody else.
+            return Err(Error::new(
+                "incomplete AWS credentials: one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is not set",
+            )
+            .hint("set both, or unset both"));
+        }
         let stated =
             ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().filter_map(|name| std::env::var(name).ok());
         let region = match stated.into_iter().find(|region| !region.is_empty()) {

@@ -157,13 +157,14 @@ impl Program {
     }
 
     async fn token(&self, purpose: &Purpose<'_>) -> Result<String> {
-        if let Some(kept) = self.kept() {
-            return kept.token(purpose);
+        if let Some(token) = self.kept().and_then(|kept| kept.token(purpose).ok()) {
+            return Ok(token);
         }
-        let shown = human::escape(&self.command);
         // Split at blanks and never given to a shell, as Google's own libraries do.
         let mut words = self.command.split_whitespace();
         let name = words.next().ok_or_else(|| Error::new("its credential_source names an empty command"))?;
+        // Its arguments may be secrets.
+        let shown = human::escape(name);
         let mut command = tokio::process::Command::new(name);
         command
             .args(words)
@@ -244,14 +245,23 @@ impl Aws {
         }
         let verification = verification
             .ok_or_else(|| Error::new("its credential_source has no regional_cred_verification_url"))?;
-        // What is signed for any other host could be used there.
-        let host =
+        // What is signed for any other host could be used there, and any other action gives more away than who this is.
+        let url =
             web::secure(&verification.replace("{region}", "us-east-1"), "regional_cred_verification_url")?;
-        let host = host.host_str().unwrap_or_default();
+        let host = url.host_str().unwrap_or_default();
+        let actions: Vec<_> =
+            url.query_pairs().filter(|(key, _)| key == "Action").map(|(_, action)| action).collect();
         if !(host.starts_with("sts.")
             && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")))
         {
-            return Err(Error::new("its regional_cred_verification_url is not the token service of AWS"));
+            return Err(Error::new("its regional_cred_verification_url is not the token service of AWS")
+                .hint("it looks like https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"));
+        }
+        if actions != ["GetCallerIdentity"] {
+            return Err(Error::new(
+                "its regional_cred_verification_url asks for something else than who this is",
+            )
+            .hint("it has Action=GetCallerIdentity and no other action"));
         }
         Ok(Aws { verification, machine: Machine::new()? })
     }
@@ -309,6 +319,9 @@ mod tests {
             json!({ "environment_id": "aws1" }),
             aws("https://sts.{region}.amazonaws.com.example/"),
             aws("https://amazonaws.com/"),
+            aws("https://sts.{region}.amazonaws.com?Action=GetSessionToken&Version=2011-06-15"),
+            aws("https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Action=AssumeRole"),
+            aws("https://sts.{region}.amazonaws.com"),
             aws("http://sts.{region}.amazonaws.com/"),
         ] {
             assert!(subject(bad.clone()).is_err(), "{bad}");

@@ -193,6 +193,7 @@ impl Remote {
         }
         // What it finds out about the device counts before anybody takes the file for complete.
         device.rest().await;
+        partial.require_synced()?;
         Ok(())
     }
 
@@ -313,7 +314,7 @@ impl Device {
         self.running = Some(tokio::task::spawn_blocking(move || {
             partial.start_writeback();
             if checkpoint {
-                // A failure shows again, and then counts, when the whole is synced.
+                // A failure is noted with the file, and ends the fetch.
                 drop(partial.checkpoint());
             }
         }));
