@@ -374,6 +374,8 @@ fn the_identity_that_aws_gives_is_federated() {
     repo.model(["remote", "check"]).fails(1, "no AWS region was found");
     let placed = repo.env("AWS_REGION", "eu-central-1");
     placed.model(["remote", "check"]).fails(1, "no AWS credentials were found");
+    let half = placed.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
+    half.model(["remote", "check"]).fails(1, "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not");
     let known = placed
         .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         .env("AWS_SECRET_ACCESS_KEY", "secret")

@@ -23,7 +23,7 @@ pub const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
 /// Docker's directory of settings.
 pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// Credentials, and where to get them. What `aws-config` reads besides is in `docs/configuration.md`.
-const CREDENTIALS: [&str; 23] = [
+const CREDENTIALS: [&str; 24] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -32,6 +32,7 @@ const CREDENTIALS: [&str; 23] = [
     AWS_PROFILE,
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_OAUTH_ACCESS_TOKEN",
+    "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES",
     "CLOUDSDK_CONFIG",
     "HOME",
     "GCE_METADATA_HOST",

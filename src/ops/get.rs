@@ -426,7 +426,9 @@ fn open_store(origin: &Origin<'_>, resolved: &Resolved) -> Result<Remote> {
 
 /// The files' own URLs, which a lock file may name.
 fn open_links(origin: &Origin<'_>, resolved: &Resolved, files: &[&Wanted]) -> Result<Remote> {
-    let Origin::Lock { traffic, interrupt, .. } = origin else { return open_store(origin, resolved) };
+    let Origin::Lock { traffic, interrupt, .. } = origin else {
+        unreachable!("only files of a lock are fetched by their URLs")
+    };
     let links = files.iter().filter_map(|file| Some((file.digest, file.presigned.clone()?))).collect();
     let url = RemoteUrl::parse(stated_store(resolved)?)?;
     Remote::open_links(&url, &links, traffic, (*interrupt).clone())

@@ -30,13 +30,13 @@ pub(in crate::remote) fn open(
     links: &HashMap<Digest, String>,
     traffic: &Traffic,
 ) -> Result<Arc<DynObjectStore>> {
-    let mut uris = HashMap::new();
+    let mut uris = Uris::default();
     for (digest, link) in links {
         let web = url::Url::parse(link).is_ok_and(|link| matches!(link.scheme(), "http" | "https"));
         let uri: Option<Uri> = link.parse().ok().filter(|_| web);
         // The link itself may be a secret.
         let unusable = || Error::new(format!("{url}: the URL of object {} cannot be used", digest.short()));
-        uris.insert(digest.to_hex(), uri.ok_or_else(unusable)?);
+        uris.0.insert(digest.to_hex(), uri.ok_or_else(unusable)?);
     }
     let store = HttpBuilder::new()
         .with_url(NOWHERE)
@@ -47,16 +47,21 @@ pub(in crate::remote) fn open(
     Ok(Arc::new(store))
 }
 
-struct Connector {
-    uris: Arc<HashMap<String, Uri>>,
-    traffic: Traffic,
-}
+/// URLs by the names of the objects that they lead to.
+#[derive(Default)]
+struct Uris(HashMap<String, Uri>);
 
 // The URLs are secrets.
-impl std::fmt::Debug for Connector {
+impl std::fmt::Debug for Uris {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").finish_non_exhaustive()
+        f.debug_struct("Uris").finish_non_exhaustive()
     }
+}
+
+#[derive(Debug)]
+struct Connector {
+    uris: Arc<Uris>,
+    traffic: Traffic,
 }
 
 impl HttpConnector for Connector {
@@ -67,22 +72,17 @@ impl HttpConnector for Connector {
     }
 }
 
+#[derive(Debug)]
 struct ByLink {
-    uris: Arc<HashMap<String, Uri>>,
+    uris: Arc<Uris>,
     client: Client,
-}
-
-impl std::fmt::Debug for ByLink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ByLink").finish_non_exhaustive()
-    }
 }
 
 #[async_trait::async_trait]
 impl HttpService for ByLink {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let name = request.uri().path().rsplit('/').next().unwrap_or_default();
-        let Some(uri) = self.uris.get(name) else {
+        let Some(uri) = self.uris.0.get(name) else {
             return Err(final_error(Error::new("no URL is known for it")));
         };
         *request.uri_mut() = uri.clone();

@@ -80,7 +80,7 @@ pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Res
     let keys = (access.variable("AWS_ACCESS_KEY_ID"), access.variable("AWS_SECRET_ACCESS_KEY"));
     // A profile that was chosen for this remote is meant, whatever the environment says.
     if access.profile.is_none() {
-        require_whole(url, access)?;
+        require_whole(access).map_err(|error| error.about(url.to_string()))?;
         if let (Some(key_id), Some(secret_key)) = keys {
             let token = access.variable("AWS_SESSION_TOKEN").map(str::to_owned);
             let credential =
@@ -126,30 +126,26 @@ fn metadata(config: &ProviderConfig) -> imds::Client {
 }
 
 /// Who this process is to AWS, and in which region, where that is wanted for something else than a bucket.
-pub(super) struct Machine(ProviderConfig);
+pub(super) struct Machine {
+    config: ProviderConfig,
+    /// The region that the user states.
+    region: Option<String>,
+}
 
 impl Machine {
-    pub(super) fn new() -> Result<Machine> {
-        Ok(Machine(config()?))
+    pub(super) fn new(access: &Access) -> Result<Machine> {
+        require_whole(access)?;
+        Ok(Machine { config: config()?, region: access.region.clone() })
     }
 
     /// Credentials of environment, profile, container or machine; and the region.
     pub(super) async fn identity(&self) -> Result<(Credentials, String)> {
         let advice = "set AWS_REGION and the AWS credentials, or run where AWS provides them";
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        if is_set("AWS_ACCESS_KEY_ID") != is_set("AWS_SECRET_ACCESS_KEY") {
-            // The chain would pass over it, and sign as somebody else.
-            return Err(Error::new(
-                "incomplete AWS credentials: one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is not set",
-            )
-            .hint("set both, or unset both"));
-        }
-        let stated =
-            ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().filter_map(|name| std::env::var(name).ok());
-        let region = match stated.into_iter().find(|region| !region.is_empty()) {
-            Some(region) => Region::new(region),
+        let region = match &self.region {
+            Some(region) => Region::new(region.clone()),
             None => {
-                let asked = ImdsRegionProvider::builder().configure(&self.0).imds_client(metadata(&self.0));
+                let asked = ImdsRegionProvider::builder().configure(&self.config);
+                let asked = asked.imds_client(metadata(&self.config));
                 let found = asked.build().region().await;
                 found.ok_or_else(|| Error::new("no AWS region was found").hint(advice))?
             }
@@ -157,7 +153,7 @@ impl Machine {
         if !region.as_ref().chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(Error::new(format!("`{}` is not an AWS region", human::escape(region.as_ref()))));
         }
-        let config = self.0.clone().with_region(Some(region.clone()));
+        let config = self.config.clone().with_region(Some(region.clone()));
         let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config)).region(region.clone());
         let chain = chain.configure(config).build().await;
         let credentials = chain.provide_credentials().await;
@@ -170,17 +166,15 @@ impl Machine {
 }
 
 /// Refuses at once what is half there: the chain would pass over it, and end at a metadata server.
-fn require_whole(url: &RemoteUrl, access: &Access) -> Result<()> {
+fn require_whole(access: &Access) -> Result<()> {
     for (half, other) in [
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
         ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"),
     ] {
         if access.variable(half).is_some() && access.variable(other).is_none() {
-            return Err(Error::new(format!(
-                "{url}: incomplete AWS credentials: {half} is set and {other} is not"
-            ))
-            .hint(format!("set {other} too, or unset {half}")));
+            return Err(Error::new(format!("incomplete AWS credentials: {half} is set and {other} is not"))
+                .hint(format!("set {other} too, or unset {half}")));
         }
     }
     Ok(())

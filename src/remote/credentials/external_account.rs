@@ -13,6 +13,7 @@ use super::subject::{self, Purpose, Subject};
 use super::web::{self, Clients};
 use super::{Fresh, Source};
 use crate::error::{Error, Result};
+use crate::remote::Access;
 
 /// What the credentials file holds.
 #[derive(Deserialize)]
@@ -57,7 +58,7 @@ impl std::fmt::Debug for ExternalAccount {
 
 impl ExternalAccount {
     /// Reads a credentials file. Every place that a secret will go to is checked here.
-    pub(super) fn parse(text: &str) -> Result<ExternalAccount> {
+    pub(super) fn parse(text: &str, access: &Access) -> Result<ExternalAccount> {
         let file: File = serde_json::from_str(text)
             // The parser's own words could quote a secret.
             .map_err(|_| Error::new("not an external_account that can be used"))?;
@@ -71,7 +72,7 @@ impl ExternalAccount {
         Ok(ExternalAccount {
             audience: file.audience,
             subject_token_type: file.subject_token_type,
-            subject: Subject::new(file.credential_source)?,
+            subject: Subject::new(file.credential_source, access)?,
             token_url: web::secure(&file.token_url, "token_url")?,
             login: file.client_id.zip(file.client_secret),
             impersonated,

@@ -58,7 +58,7 @@ pub(in crate::remote) async fn login(url: &RemoteUrl, access: &Access) -> Result
         None => well_known(access).filter(|file| file.exists()),
     };
     let found = match file {
-        Some(file) => from_file(&file).await,
+        Some(file) => from_file(&file, access).await,
         None => metadata(access).await,
     };
     found.map_err(|error| error.about(url.to_string()))
@@ -73,7 +73,7 @@ fn well_known(access: &Access) -> Option<PathBuf> {
     Some(dir.join("application_default_credentials.json"))
 }
 
-async fn from_file(file: &Path) -> Result<Login> {
+async fn from_file(file: &Path, access: &Access) -> Result<Login> {
     let text = read(file)?;
     let shown = file.display();
     let parsed: Kind = serde_json::from_str(&text).map_err(|_| {
@@ -86,12 +86,14 @@ async fn from_file(file: &Path) -> Result<Login> {
             Ok(Login::Provider(Renewed::start(user).await?, None))
         }
         "external_account" => {
-            let account = ExternalAccount::parse(&text).map_err(|error| error.about(shown.to_string()))?;
+            let account =
+                ExternalAccount::parse(&text, access).map_err(|error| error.about(shown.to_string()))?;
             let signing = account.impersonated().map(signer);
             Ok(Login::Provider(Renewed::start(account).await?, signing))
         }
         "impersonated_service_account" => {
-            let account = Impersonated::parse(&text).map_err(|error| error.about(shown.to_string()))?;
+            let account =
+                Impersonated::parse(&text, access).map_err(|error| error.about(shown.to_string()))?;
             let signing = account.email().map(signer);
             Ok(Login::Provider(Renewed::start(account).await?, signing))
         }

@@ -12,6 +12,7 @@ use super::google::AuthorizedUser;
 use super::web::{self, Clients};
 use super::{ExternalAccount, Fresh, Source};
 use crate::error::{Error, Result};
+use crate::remote::Access;
 
 pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// How long a token holds unless the file says otherwise, in seconds.
@@ -88,7 +89,7 @@ impl std::fmt::Debug for Impersonated {
 
 impl Impersonated {
     /// Reads a credentials file.
-    pub(super) fn parse(text: &str) -> Result<Impersonated> {
+    pub(super) fn parse(text: &str, access: &Access) -> Result<Impersonated> {
         #[derive(Deserialize)]
         struct File {
             service_account_impersonation_url: String,
@@ -102,7 +103,7 @@ impl Impersonated {
         let text = file.source_credentials.to_string();
         let source = match file.source_credentials["type"].as_str() {
             Some("authorized_user") => Origin::User(AuthorizedUser::parse(&text)?),
-            Some("external_account") => Origin::External(Box::new(ExternalAccount::parse(&text)?)),
+            Some("external_account") => Origin::External(Box::new(ExternalAccount::parse(&text, access)?)),
             _ => {
                 return Err(Error::new("its source_credentials are of a kind that is not supported")
                     .hint("authorized_user and external_account are"));

@@ -16,6 +16,7 @@ use super::aws::Machine;
 use super::web::{self, Clients};
 use crate::error::{Context, Error, Result};
 use crate::human;
+use crate::remote::Access;
 
 /// Programs run only where this is `1`: being able to write a credentials file is not yet a right to run something.
 const ALLOW_PROGRAMS: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";
@@ -77,17 +78,17 @@ pub(super) enum Subject {
 
 impl Subject {
     /// Every place that a secret will go to is checked here.
-    pub(super) fn new(fields: Fields) -> Result<Subject> {
+    pub(super) fn new(fields: Fields, access: &Access) -> Result<Subject> {
         let Fields { file, url, headers, format, executable, .. } = fields;
         match (file, url, executable, fields.environment_id) {
             (Some(path), None, None, None) => Ok(Subject::File(path, format)),
             (None, Some(url), None, None) => {
                 Ok(Subject::Url(web::secure(&url, "credential_source.url")?, headers, format))
             }
-            (None, None, Some(program), None) => program.allowed().map(Subject::Program),
+            (None, None, Some(program), None) => program.allowed(access).map(Subject::Program),
             // Its `url` and `region_url` are the metadata server's, which the machine's own chain knows.
             (None, _, None, Some(id)) => {
-                Aws::new(&id, fields.regional_cred_verification_url).map(Subject::Aws)
+                Aws::new(&id, fields.regional_cred_verification_url, access).map(Subject::Aws)
             }
             _ => Err(Error::new("its credential_source is not one of a file, a URL, a program and AWS")
                 .hint("certificates are not supported; use one of these")),
@@ -143,8 +144,8 @@ struct Printed {
 }
 
 impl Program {
-    fn allowed(self) -> Result<Program> {
-        if std::env::var_os(ALLOW_PROGRAMS).is_none_or(|value| value != "1") {
+    fn allowed(self, access: &Access) -> Result<Program> {
+        if access.variable(ALLOW_PROGRAMS) != Some("1") {
             let shown = human::escape(&self.command);
             return Err(Error::new(format!("its credential_source wants to run a program: {shown}"))
                 .hint(format!("if that is yours, allow it: {ALLOW_PROGRAMS}=1")));
@@ -160,7 +161,7 @@ impl Program {
         if let Some(token) = self.kept().and_then(|kept| kept.token(purpose).ok()) {
             return Ok(token);
         }
-        // Split at blanks and never given to a shell, as Google's own libraries do.
+        // Split at blanks, and never given to a shell.
         let mut words = self.command.split_whitespace();
         let name = words.next().ok_or_else(|| Error::new("its credential_source names an empty command"))?;
         // Its arguments may be secrets.
@@ -236,7 +237,7 @@ pub(super) struct Aws {
 }
 
 impl Aws {
-    fn new(environment_id: &str, verification: Option<String>) -> Result<Aws> {
+    fn new(environment_id: &str, verification: Option<String>, access: &Access) -> Result<Aws> {
         if environment_id != "aws1" {
             let shown = human::escape(environment_id);
             return Err(Error::new(format!(
@@ -263,16 +264,14 @@ impl Aws {
             )
             .hint("it has Action=GetCallerIdentity and no other action"));
         }
-        Ok(Aws { verification, machine: Machine::new()? })
+        Ok(Aws { verification, machine: Machine::new(access)? })
     }
 
     async fn token(&self, purpose: &Purpose<'_>) -> Result<String> {
         const RESOURCE: &str = "x-goog-cloud-target-resource";
         let (credentials, region) = self.machine.identity().await?;
         let url = self.verification.replace("{region}", &region);
-        let host =
-            Url::parse(&url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-        let cannot = |_| Error::new("the request to AWS cannot be signed");
+        let cannot = || Error::new("the request to AWS cannot be signed");
         let identity = credentials.into();
         let params = v4::SigningParams::builder()
             .identity(&identity)
@@ -281,11 +280,12 @@ impl Aws {
             .time(SystemTime::now())
             .settings(SigningSettings::default())
             .build()
-            .map_err(|_| Error::new("the request to AWS cannot be signed"))?
+            .map_err(|_| cannot())?
             .into();
-        let own = [("host", host.as_str()), (RESOURCE, purpose.audience)];
+        let parsed = Url::parse(&url).map_err(|_| cannot())?;
+        let own = [("host", parsed.host_str().ok_or_else(cannot)?), (RESOURCE, purpose.audience)];
         let request = SignableRequest::new("POST", &url, own.into_iter(), SignableBody::Bytes(&[]));
-        let signed = sign(request.map_err(cannot)?, &params).map_err(cannot)?;
+        let signed = sign(request.map_err(|_| cannot())?, &params).map_err(|_| cannot())?;
         let headers: Vec<_> = signed
             .output()
             .headers()
@@ -300,9 +300,23 @@ impl Aws {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fsio::Durability;
+    use crate::remote::Traffic;
 
     fn subject(fields: serde_json::Value) -> Result<Subject> {
-        Subject::new(serde_json::from_value(fields).unwrap())
+        let access = Access {
+            endpoint: None,
+            region: None,
+            profile: None,
+            anonymous: false,
+            allow_http: false,
+            checksum: true,
+            credentials: Vec::new(),
+            durability: Durability::Full,
+            traffic: Traffic::new(None, None),
+            create: false,
+        };
+        Subject::new(serde_json::from_value(fields).unwrap(), &access)
     }
 
     #[test]

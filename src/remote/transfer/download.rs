@@ -217,10 +217,10 @@ impl Remote {
     }
 
     fn not_read(&self, download: &Download, error: &object_store::Error) -> Failure {
-        if !is_absent_object(error) {
-            return Failure::All(self.failed("cannot be read", error));
-        }
         let (path, object) = (human::escape(&download.path), download.digest.short());
+        if !is_absent_object(error) {
+            return Failure::All(self.failed("cannot be read", error).about(path));
+        }
         Failure::Object(
             Error::new(format!("{path}: its content is not in {} (object {object})", self.url))
                 .hint("push it from a clone that has it: git model push"),
