@@ -157,7 +157,7 @@ impl Remote {
                     came: came.clone(),
                     ranged,
                 };
-                pieces.spawn(piece.fetch(range, Arc::clone(&self.engine.parts)));
+                pieces.spawn(piece.fetch(range, Arc::clone(&self.engine.fetching)));
             }
             if pieces.is_empty() {
                 break;

@@ -28,9 +28,11 @@ pub use wire::Traffic;
 const MIB: u64 = 1024 * 1024;
 /// The smallest part; larger ones only where a store's limit of 10,000 parts asks for them.
 const PART: u64 = 16 * MIB;
-/// Parts on their way at once to begin with. What is on its way when the link breaks is sent again, so more only when that
-/// makes the whole faster.
+/// Parts on their way at once to begin with.
 const PARTS_TO_BEGIN: usize = 2;
+/// What is on its way to a store when the link breaks is sent again, so this many times as much must be there before more goes
+/// at once: then at most two parts, or a quarter of what a run sent, are lost.
+const SENT_BEFORE_MORE: usize = 8;
 /// Parts on their way at once at most.
 const PARTS_AT_ONCE: usize = 16;
 /// Bytes of all parts and small objects in memory at once.
@@ -81,8 +83,10 @@ pub(super) struct Engine {
     traffic: Traffic,
     /// Objects at once.
     jobs: usize,
-    /// Parts of large objects at once.
-    parts: Arc<Gate>,
+    /// Parts of large objects at once on their way to the store.
+    sending: Arc<Gate>,
+    /// Parts of large objects at once on their way from it.
+    fetching: Arc<Gate>,
     /// Memory for what is sent, in MiB.
     memory: Arc<Semaphore>,
     is_folder: bool,
@@ -97,7 +101,8 @@ impl Engine {
         Engine {
             traffic: traffic.clone(),
             jobs,
-            parts: Gate::new(PARTS_TO_BEGIN, most),
+            sending: Gate::new(PARTS_TO_BEGIN, most, SENT_BEFORE_MORE),
+            fetching: Gate::new(PARTS_TO_BEGIN, most, 0),
             memory: Arc::new(Semaphore::new(BUDGET_MIB)),
             is_folder,
         }

@@ -17,6 +17,10 @@ const REST: Duration = Duration::from_secs(10);
 struct Controller {
     limit: usize,
     max: usize,
+    /// So many times the limit must be done before it grows.
+    patience: usize,
+    /// How much was done in all.
+    total: usize,
     /// What to go back to when growth does not help, and the rate that it has to beat.
     before: Option<(usize, f64)>,
     /// Until the store first asks for less, or growth first does not help, the limit doubles.
@@ -32,10 +36,12 @@ struct Controller {
 }
 
 impl Controller {
-    fn new(start: usize, max: usize, now: Instant) -> Controller {
+    fn new(start: usize, max: usize, patience: usize, now: Instant) -> Controller {
         Controller {
             limit: start.min(max),
             max,
+            patience,
+            total: 0,
             before: None,
             fresh: true,
             rest_until: None,
@@ -51,6 +57,7 @@ impl Controller {
     fn done(&mut self, work: u64, now: Instant) {
         self.work += work;
         self.done += 1;
+        self.total += 1;
         let elapsed = now.saturating_duration_since(self.epoch);
         if elapsed < EPOCH || self.done < self.limit {
             return;
@@ -58,7 +65,8 @@ impl Controller {
         let rate = self.work as f64 / elapsed.as_secs_f64();
         let full = self.full;
         self.start_epoch(now);
-        if self.rest_until.is_some_and(|until| now < until) || !full {
+        let is_early = self.total < self.patience * self.limit;
+        if is_early || !full || self.rest_until.is_some_and(|until| now < until) {
             return;
         }
         self.rest_until = None;
@@ -121,8 +129,10 @@ pub(super) struct Turn {
 }
 
 impl Gate {
-    pub(super) fn new(start: usize, max: usize) -> Arc<Gate> {
-        let controller = Controller::new(start, max.max(1), Instant::now());
+    /// Lets through `start` at once to begin with, and never more than `max`. More only once `patience` times as many are done:
+    /// for work of which all that is on its way is lost when the link breaks.
+    pub(super) fn new(start: usize, max: usize, patience: usize) -> Arc<Gate> {
+        let controller = Controller::new(start, max.max(1), patience, Instant::now());
         let issued = controller.limit;
         Arc::new(Gate {
             permits: Arc::new(Semaphore::new(issued)),
@@ -209,17 +219,17 @@ mod tests {
     fn grows_while_that_helps_and_not_further() {
         for (best, expected) in [(1000, 64), (64, 64), (30, 32), (8, 8), (1, 8)] {
             let mut now = Instant::now();
-            let mut controller = Controller::new(8, 64, now);
+            let mut controller = Controller::new(8, 64, 0, now);
             assert_eq!(settle(&mut controller, best, 10, &mut now), expected, "{best}");
         }
         let now = Instant::now();
-        assert_eq!(Controller::new(8, 3, now).limit, 3);
+        assert_eq!(Controller::new(8, 3, 0, now).limit, 3);
     }
 
     #[test]
     fn an_overload_halves_once_and_growth_is_slow_afterwards() {
         let mut now = Instant::now();
-        let mut controller = Controller::new(8, 64, now);
+        let mut controller = Controller::new(8, 64, 0, now);
         settle(&mut controller, 1000, 10, &mut now);
         // All 64 requests on their way meet the same overload.
         (0..64).for_each(|_| controller.overloaded(0, now));
@@ -236,9 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_lost_is_little_beside_what_is_done() {
+        let mut now = Instant::now();
+        let mut controller = Controller::new(2, 16, 8, now);
+        while controller.limit < 16 {
+            settle(&mut controller, 1000, 1, &mut now);
+            let (limit, done) = (controller.limit, controller.total);
+            assert!(limit <= 2 || limit * 4 <= done, "{limit} of {done}");
+            assert!(done < 200, "it grows");
+        }
+    }
+
+    #[test]
     fn an_idle_gate_does_not_grow() {
         let mut now = Instant::now();
-        let mut controller = Controller::new(8, 64, now);
+        let mut controller = Controller::new(8, 64, 0, now);
         for _ in 0..100 {
             now += EPOCH;
             controller.done(1_000, now);
@@ -250,7 +272,7 @@ mod tests {
     fn turns_follow_the_limit() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let gate = Gate::new(4, 8);
+            let gate = Gate::new(4, 8, 0);
             let mut turns = Vec::new();
             for _ in 0..4 {
                 turns.push(gate.turn().await);

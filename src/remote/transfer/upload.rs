@@ -222,7 +222,7 @@ impl Remote {
             }
             // A part gives its turn and its memory back by itself, so waiting here cannot block anybody. The turn comes first:
             // parts that wait for theirs leave the memory to small objects.
-            let turn = self.engine.parts.turn().await;
+            let turn = self.engine.sending.turn().await;
             let memory = Arc::clone(&self.engine.memory);
             let held = memory.acquire_many_owned(Engine::weight(sending.part_size)).await;
             let held = held.expect("never closed");

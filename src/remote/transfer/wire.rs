@@ -44,7 +44,7 @@ struct Shared {
 impl Traffic {
     /// At most `jobs` requests at once, and in both directions together at most `limit_rate` bytes per second.
     pub fn new(jobs: Option<usize>, limit_rate: Option<u64>) -> Traffic {
-        let requests = Gate::new(START, jobs.unwrap_or(MOST));
+        let requests = Gate::new(START, jobs.unwrap_or(MOST), 0);
         Traffic(Arc::new(Shared { jobs, limit_rate, requests, throttle: limit_rate.map(Throttle::new) }))
     }
 
