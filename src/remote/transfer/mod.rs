@@ -35,6 +35,8 @@ const PARTS_TO_BEGIN: usize = 2;
 const SENT_BEFORE_MORE: usize = 8;
 /// Parts on their way at once at most.
 const PARTS_AT_ONCE: usize = 16;
+/// Parts that are read before their turn, at most: as many as half of the cores can hash.
+const READ_AHEAD: usize = 4;
 /// Bytes of all parts and small objects in memory at once.
 const BUDGET_MIB: usize = 128;
 /// Objects at once with a folder.
@@ -85,6 +87,8 @@ pub(super) struct Engine {
     jobs: usize,
     /// Parts of large objects at once on their way to the store.
     sending: Arc<Gate>,
+    /// Parts that are read before their turn.
+    ahead: Semaphore,
     /// Parts of large objects at once on their way from it.
     fetching: Arc<Gate>,
     /// Memory for what is sent, in MiB.
@@ -102,6 +106,7 @@ impl Engine {
             traffic: traffic.clone(),
             jobs,
             sending: Gate::new(PARTS_TO_BEGIN, most, SENT_BEFORE_MORE),
+            ahead: Semaphore::new(rayon::current_num_threads().clamp(2, 2 * READ_AHEAD) / 2),
             fetching: Gate::new(PARTS_TO_BEGIN, most, 0),
             memory: Arc::new(Semaphore::new(BUDGET_MIB)),
             is_folder,

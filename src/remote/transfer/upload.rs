@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path as FilePath;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::future::{Either, select};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::record::{self, Record, SentPart};
 use super::{Engine, Failure, PART, PARTS_AT_ONCE, Upload, part_size};
@@ -220,9 +222,10 @@ impl Remote {
             {
                 self.part_done(sending, done, record, &mut ids)?;
             }
-            // A part gives its turn and its memory back by itself, so waiting here cannot block anybody. The turn comes first:
-            // parts that wait for theirs leave the memory to small objects.
-            let turn = self.engine.sending.turn().await;
+            // A part is read and hashed before its turn comes, or the link would rest meanwhile; but few of all objects' parts are:
+            // those that wait leave the memory to small objects. A part on its way gives everything back by itself, so waiting
+            // here cannot block anybody.
+            let ahead = self.engine.ahead.acquire().await.expect("never closed");
             let memory = Arc::clone(&self.engine.memory);
             let held = memory.acquire_many_owned(Engine::weight(sending.part_size)).await;
             let held = held.expect("never closed");
@@ -233,6 +236,15 @@ impl Remote {
                 sending.step.advance(length);
                 continue;
             }
+            let mut turn = pin!(self.engine.sending.turn());
+            let turn = loop {
+                // What is done meanwhile is noted at once: a kill must not cost it.
+                match select(turn.as_mut(), pin!(next_done(&mut parts))).await {
+                    Either::Left((turn, _)) => break turn,
+                    Either::Right((done, _)) => self.part_done(sending, done, record, &mut ids)?,
+                }
+            };
+            drop(ahead);
             let (store, key, id) = (Arc::clone(&sending.store), sending.key.clone(), sending.id.clone());
             parts.spawn(async move {
                 let sent = store.put_part(&key, &id, part as usize, PutPayload::from(bytes)).await;
@@ -258,7 +270,7 @@ impl Remote {
     fn part_done(
         &self,
         sending: &Sending<'_>,
-        done: Result<object_store::Result<(u64, SentPart)>, tokio::task::JoinError>,
+        done: Result<object_store::Result<(u64, SentPart)>, JoinError>,
         record: &mut Option<Record>,
         ids: &mut BTreeMap<u64, String>,
     ) -> Result<(), Stopped> {
@@ -296,6 +308,14 @@ impl Remote {
             }
             Ok(())
         })
+    }
+}
+
+/// The next part that is done; waits for ever when none is on its way.
+async fn next_done<T: 'static>(parts: &mut JoinSet<T>) -> Result<T, JoinError> {
+    match parts.join_next().await {
+        Some(done) => done,
+        None => std::future::pending().await,
     }
 }
 
