@@ -151,7 +151,7 @@ impl Choice {
 /// Copies a file in the kernel, unread, from its start; returns how many bytes. `None`, and nothing is done, where the system
 /// cannot do that between these two.
 ///
-/// Memory keeps the copy and, as far as it is synced, lets go of the source: one of them is enough.
+/// Memory keeps the copy and, as far as the device has it, lets go of the source: one of them is enough.
 pub fn copy_unread(
     source: &File,
     target: &File,
@@ -169,9 +169,7 @@ pub fn copy_unread(
                 Ok(count) => {
                     on_bytes(count as u64)?;
                     since += count as u64;
-                    if writing != Writing::Later {
-                        forget(source, from - count as u64, count as u64);
-                    }
+                    forget(source, from - count as u64, count as u64);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)

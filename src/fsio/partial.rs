@@ -177,11 +177,10 @@ impl Partial {
         self.record.lock().expect("no thread panicked")
     }
 
-    /// Tells the device to start on what was written.
+    /// Tells the device to start on what was written: also where nobody waits for it, because memory can let go only of what the
+    /// device has.
     pub fn start_writeback(&self) {
-        if self.durability == Durability::Full {
-            super::start_writeback(&self.file);
-        }
+        super::start_writeback(&self.file);
     }
 
     /// Hashes the next block if it is there: what lies in the file, right behind whoever wrote it. `false` when it is not.
