@@ -4,12 +4,10 @@ import secrets
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from pathlib import Path
 
-from lab import KIB, Lab
+from lab import Lab
 
 # The name that git-annex takes for the region of a server that is not Amazon's: its host.
 REGION = "localhost"
@@ -76,60 +74,11 @@ api_bind_addr = "127.0.0.1:{admin}"
 class Delay:
     """Passes connections on to a port, and holds all bytes back for half of the round trip in each direction."""
 
-    WINDOW = 4096 * KIB  # bytes on their way in one direction of one connection
-
-    def __init__(self, port: int, round_trip: float):
-        self.target, self.one_way = port, round_trip / 2
-        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.port = listener.getsockname()[1]
-        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
-
-    def accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = listener.accept()
-            server = socket.create_connection(("127.0.0.1", self.target))
-            for source, target in ((client, server), (server, client)):
-                target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.connect(source, target)
-
-    def connect(self, source: socket.socket, target: socket.socket) -> None:
-        queue: deque[tuple[float, bytes]] = deque()
-        changed = threading.Condition()
-        held = [0]
-
-        def take() -> None:
-            data = b"x"
-            while data:
-                try:
-                    data = source.recv(256 * KIB)
-                except OSError:
-                    data = b""
-                with changed:
-                    while held[0] > self.WINDOW:
-                        changed.wait()
-                    queue.append((time.monotonic() + self.one_way, data))
-                    held[0] += len(data)
-                    changed.notify_all()
-
-        def give() -> None:
-            try:
-                while True:
-                    with changed:
-                        while not queue:
-                            changed.wait()
-                        due, data = queue.popleft()
-                    time.sleep(max(0, due - time.monotonic()))
-                    if not data:
-                        return target.shutdown(socket.SHUT_WR)
-                    target.sendall(data)
-                    with changed:
-                        held[0] -= len(data)
-                        changed.notify_all()
-            except OSError:
-                source.close()
-                with changed:
-                    held[0] = -(1 << 60)
-                    changed.notify_all()
-
-        threading.Thread(target=take, daemon=True).start()
-        threading.Thread(target=give, daemon=True).start()
+    def __init__(self, lab: Lab, port: int, round_trip: float):
+        program = lab.scratch / "delay"
+        source = Path(__file__).with_name("delay.rs")
+        subprocess.run(["rustc", "--edition", "2024", "-O", "-o", program, source], check=True)
+        one_way = str(round(round_trip * 1000 / 2))
+        self.process = subprocess.Popen([program, str(port), one_way], stdout=subprocess.PIPE, text=True)
+        lab.at_end.append(self.process.kill)
+        self.port = int(self.process.stdout.readline())
