@@ -1,14 +1,17 @@
 //! Where credentials come from, against real local servers: profiles, programs, web identity, workload identity federation;
 //! what is missing or expired is said in one line, at once.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::{REGION, garage};
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::servers::{moto, moto_bucket};
 use crate::support::stores::Place;
 use crate::support::{Repo, Sandbox, noise, prepared};
@@ -114,6 +117,91 @@ fn credentials_of_a_program_are_renewed_during_a_transfer() {
     clone.model(["remote", "trust"]).ok();
     clone.model(["pull"]).ok();
     assert_eq!(clone.read("data/7"), repo.read("data/7"));
+}
+
+#[test]
+fn credentials_that_are_refused_as_expired_are_asked_for_again() {
+    let (sandbox, server) = (Sandbox::new(), garage());
+    let repo = repo(&sandbox, &format!("s3://{}/x", server.bucket()));
+    // It does not say until when they are good.
+    let program = script(
+        &repo,
+        "give",
+        &format!(
+            "echo call >> \"$(dirname \"$0\")/calls\"\n\
+             printf '{{\"Version\":1,\"AccessKeyId\":\"{}\",\"SecretAccessKey\":\"{}\"}}'\n",
+            server.key, server.secret
+        ),
+    );
+    // So many different requests of a kind are refused, once each; or, below, every time.
+    let (due, always) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let expires = |words: [&'static str; 2]| {
+        let (due, always, mut refused) = (Arc::clone(&due), Arc::clone(&always), HashSet::new());
+        Proxy::start(&server.endpoint, move |line| {
+            if !words.iter().all(|word| line.contains(word)) {
+                return Fate::Pass;
+            }
+            let is_due = due.load(Relaxed) > 0 && refused.insert(line.to_owned());
+            if is_due {
+                due.fetch_sub(1, Relaxed);
+            }
+            if is_due || always.load(Relaxed) { Fate::Expired } else { Fate::Pass }
+        })
+    };
+    let settings = |proxy: &Proxy| format!("region = {REGION}\nendpoint_url = {}\n", proxy.endpoint());
+    let (up, down) = (expires(["PUT", "partNumber="]), expires(["GET", "range: "]));
+    aws_config(
+        &repo,
+        &format!(
+            "[profile up]\n{}credential_process = {program}\n[profile down]\n{}credential_process = {program}\n\
+             [profile keys]\n{}",
+            settings(&up),
+            settings(&down),
+            settings(&up)
+        ),
+    );
+    repo.commit_artifact("large.bin", noise(1, 70 << 20), "v1");
+    let calls = || repo.text("../calls").lines().count();
+    due.store(2, Relaxed);
+    repo.env("AWS_PROFILE", "up").model(["push"]).ok();
+    assert_eq!(due.load(Relaxed), 0, "two were refused");
+    assert!((2..=3).contains(&calls()), "{}", calls());
+    let before = calls();
+    due.store(2, Relaxed);
+    let clone = sandbox.clone_of(&repo, "clone").env("AWS_PROFILE", "down");
+    clone.model(["remote", "trust"]).ok();
+    clone.model(["pull"]).ok();
+    assert_eq!(due.load(Relaxed), 0, "two were refused");
+    assert!((before + 2..=before + 4).contains(&calls()), "{before}, {}", calls());
+    assert!(clone.read("large.bin") == repo.read("large.bin"));
+    // New ones that are refused as well end it.
+    repo.commit_artifact("large.bin", noise(2, 70 << 20), "v2");
+    always.store(true, Relaxed);
+    let error = repo.env("AWS_PROFILE", "up").model(["push"]).fails(1, "ExpiredToken");
+    assert!(error.contains("hint: the credentials expired"), "{error}");
+}
+
+#[test]
+fn a_login_during_a_transfer_is_noticed() {
+    let (sandbox, server) = (Sandbox::new(), garage());
+    let repo = repo(&sandbox, &format!("s3://{}/x", server.bucket()));
+    let credentials = repo.join("../home/.aws/credentials");
+    // What the login brings here is no good, so that its use shows.
+    let mut expired = false;
+    let proxy = Proxy::start(&server.endpoint, move |line| {
+        if expired || !line.contains("partNumber=1&") {
+            return Fate::Pass;
+        }
+        expired = true;
+        std::fs::write(&credentials, "[default]\naws_access_key_id = GKnew\naws_secret_access_key = new\n")
+            .unwrap();
+        Fate::Expired
+    });
+    aws_config(&repo, &format!("[default]\nregion = {REGION}\nendpoint_url = {}\n", proxy.endpoint()));
+    let keys = format!("aws_access_key_id = {}\naws_secret_access_key = {}\n", server.key, server.secret);
+    repo.write("../home/.aws/credentials", format!("[default]\n{keys}aws_session_token = old\n"));
+    repo.commit_artifact("large.bin", noise(1, 70 << 20), "v1");
+    repo.model(["push"]).never_says(&server.secret).fails(1, "GKnew");
 }
 
 #[test]
@@ -312,12 +400,14 @@ fn a_program_gives_the_token_that_is_federated() {
     endless["executable"]["command"] = "sleep 60".into();
     let mut nobody = source("");
     nobody["executable"]["command"] = at("nobody").into();
+    let endless_text = "x".repeat(2 << 20);
     let refused = r#"{"version": 1, "success": false, "code": "401", "message": "log in first"}"#;
     for (answer, source, reason) in [
         (refused, source(""), "401: log in first"),
         (refused, source("3"), "401: log in first"),
         (good.as_str(), source("3"), "failed (exit status: 3)"),
         ("token", source(""), "is not the JSON that AIP-4117 asks for"),
+        (endless_text.as_str(), source(""), "printed too much for a token"),
         ("", endless, "gave no token within 5 s"),
         ("", nobody, "cannot be run"),
     ] {
@@ -376,7 +466,9 @@ fn the_identity_that_aws_gives_is_federated() {
     placed.model(["remote", "check"]).fails(1, "no AWS credentials were found");
     let half = placed.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE");
     half.model(["remote", "check"]).fails(1, "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not");
-    let known = placed
+    // The region may be a profile's.
+    aws_config(&repo, "[default]\nregion = eu-central-1\n");
+    let known = repo
         .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
         .env("AWS_SESSION_TOKEN", "session");

@@ -25,6 +25,13 @@ pub(super) fn says(error: &object_store::Error, word: &str) -> bool {
     texts(error).any(|text| text.contains(word))
 }
 
+/// Whether the store refused because the credentials are not good any more.
+pub(super) fn is_expired(error: &object_store::Error) -> bool {
+    ["ExpiredToken", "TokenRefreshRequired", "token has expired", "token is expired"]
+        .iter()
+        .any(|word| says(error, word))
+}
+
 /// One line for an error of a store, with a hint where the reason is a usual one.
 pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) -> Error {
     use object_store::Error as E;
@@ -36,7 +43,7 @@ pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) 
     let reason = human::escape(&reason(error));
     let line = Error::new(format!("{url}: {what}: {reason}"));
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-    if has(&["ExpiredToken", "TokenRefreshRequired", "token has expired", "token is expired"]) {
+    if is_expired(error) {
         line.hint("the credentials expired: get new ones (aws sso login, or new AWS_* variables)")
     } else if has(&["Quota", "quota", "InsufficientStorage", "StorageFull", "XMinioStorageFull", "507"]) {
         line.hint(

@@ -11,6 +11,8 @@ pub enum Fate {
     Pass,
     /// It is answered with 503.
     Busy,
+    /// It is answered as S3 answers temporary credentials that are too old.
+    Expired,
     /// The connection breaks after so many bytes of the answer.
     Cut(u64),
 }
@@ -94,10 +96,16 @@ fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
         line.to_ascii_lowercase().strip_prefix("content-length:").and_then(|rest| rest.trim().parse().ok())
     });
     let length: u64 = length.unwrap_or(0);
-    if let Fate::Busy = fate {
+    let refusal = match fate {
+        Fate::Busy => Some(("503 Slow Down", "")),
+        Fate::Expired => Some(("400 Bad Request", "<Error><Code>ExpiredToken</Code></Error>")),
+        Fate::Pass | Fate::Cut(_) => None,
+    };
+    if let Some((status, body)) = refusal {
         copy(&mut client, &mut std::io::sink(), length, &shared.up)?;
-        let answer = "HTTP/1.1 503 Slow Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        return client.write_all(answer.as_bytes());
+        let head =
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        return client.write_all((head + body).as_bytes());
     }
     let mut server = TcpStream::connect(&shared.server)?;
     head.truncate(head.len() - 2);

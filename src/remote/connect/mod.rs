@@ -5,6 +5,7 @@ mod folder;
 mod gcs;
 mod https;
 pub(super) mod links;
+mod renewing;
 mod s3;
 
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use crate::human;
 use crate::remote_url::{self, RemoteUrl};
 
 use super::checksums::Checksums;
+use super::credentials::Renew;
 use super::transfer::{Client, Traffic};
+use renewing::Renewing;
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
 #[derive(Clone)]
@@ -80,6 +83,16 @@ impl Connected {
         let signer: Arc<dyn Signer> = Arc::<S>::clone(&store);
         let multipart: Arc<dyn MultipartStore> = Arc::<S>::clone(&store);
         Connected { store, signer: Some(signer), multipart: Some(multipart), checksums: None }
+    }
+
+    /// As [`Connected::cloud`], with credentials that may end before they say so.
+    fn renewing<S>(store: Arc<S>, credentials: Arc<dyn Renew>) -> Connected
+    where
+        S: ObjectStore + Signer + MultipartStore,
+    {
+        let renewing = Arc::new(Renewing { store: Arc::clone(&store), credentials });
+        let multipart: Arc<dyn MultipartStore> = Arc::<Renewing<S>>::clone(&renewing);
+        Connected { store: renewing, multipart: Some(multipart), ..Connected::cloud(store) }
     }
 
     /// The client of something that is no cloud.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use object_store::ClientOptions;
 use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::{ClientOptions, StaticCredentialProvider};
 
 use super::{Access, Connected, NoRedirects};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::remote::checksums::Checksums;
-use crate::remote::credentials::aws;
+use crate::remote::credentials::Renewed;
+use crate::remote::credentials::aws::{self, Chain, Login};
 use crate::remote::explain::explain;
 use crate::remote_url::RemoteUrl;
 
@@ -32,9 +33,16 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         }
         builder = builder.with_region(region);
     }
+    let mut renewable = None;
     builder = match access.anonymous {
         true => builder.with_skip_signature(true),
-        false => builder.with_credentials(aws::provider(url, access).await?),
+        false => match aws::login(url, access).await? {
+            Login::Keys(keys) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(keys))),
+            Login::Chain(chain) => {
+                renewable = Some(Arc::<Renewed<Chain>>::clone(&chain));
+                builder.with_credentials(chain)
+            }
+        },
     };
     let s3 = Arc::new(builder.build().map_err(|error| explain(url, "cannot be used", &error))?);
     let region = access.region.clone().unwrap_or_else(|| aws::USUAL_REGION.to_owned());
@@ -44,5 +52,9 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         region,
         anonymous: access.anonymous,
     };
-    Ok(Connected { checksums: Some(checksums), ..Connected::cloud(s3) })
+    let connected = match renewable {
+        Some(chain) => Connected::renewing(s3, chain),
+        None => Connected::cloud(s3),
+    };
+    Ok(Connected { checksums: Some(checksums), ..connected })
 }

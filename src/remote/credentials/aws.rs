@@ -1,6 +1,7 @@
 //! Credentials for S3: environment, profiles, SSO, credential_process, web identity, containers and instances, by `aws-config`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::Region;
@@ -14,7 +15,7 @@ use aws_credential_types::provider::{
 };
 use aws_runtime::env_config::EnvConfigValue;
 use aws_types::os_shim_internal::{Env, Fs};
-use object_store::aws::{AwsCredential, AwsCredentialProvider};
+use object_store::aws::AwsCredential;
 
 use super::aws_http::AwsHttp;
 use super::{Fresh, Renewed, Source};
@@ -76,7 +77,15 @@ fn profiles(name: Option<&str>) -> Result<ProfileSet> {
 }
 
 /// Where requests to a bucket take their credentials from.
-pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Result<AwsCredentialProvider> {
+pub(in crate::remote) enum Login {
+    /// Keys of the environment, which nobody can renew.
+    Keys(AwsCredential),
+    /// Everything else.
+    Chain(Arc<Renewed<Chain>>),
+}
+
+/// Finds credentials for a bucket, and asks for them once.
+pub(in crate::remote) async fn login(url: &RemoteUrl, access: &Access) -> Result<Login> {
     let keys = (access.variable("AWS_ACCESS_KEY_ID"), access.variable("AWS_SECRET_ACCESS_KEY"));
     // A profile that was chosen for this remote is meant, whatever the environment says.
     if access.profile.is_none() {
@@ -85,27 +94,14 @@ pub(in crate::remote) async fn provider(url: &RemoteUrl, access: &Access) -> Res
             let token = access.variable("AWS_SESSION_TOKEN").map(str::to_owned);
             let credential =
                 AwsCredential { key_id: key_id.to_owned(), secret_key: secret_key.to_owned(), token };
-            return Ok(std::sync::Arc::new(object_store::StaticCredentialProvider::new(credential)));
+            return Ok(Login::Keys(credential));
         }
     }
     let set = profiles(access.profile.as_deref().or(access.variable("AWS_PROFILE")))
         .map_err(|error| error.about(url.to_string()))?;
     let region = Region::new(access.region.clone().unwrap_or_else(|| USUAL_REGION.to_owned()));
-    let config = config()?.with_region(Some(region.clone()));
-    let source = match &access.profile {
-        Some(name) => SharedCredentialsProvider::new(
-            ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build(),
-        ),
-        None => {
-            let metadata = metadata(&config);
-            let chain =
-                DefaultCredentialsChain::builder().configure(config).region(region).imds_client(metadata);
-            SharedCredentialsProvider::new(chain.build().await)
-        }
-    };
-    let advice = Advice::new(&set);
-    let chain = Chain { source, shown: url.to_string(), advice };
-    Ok(Renewed::start(chain).await?)
+    let (profile, shown, advice) = (access.profile.clone(), url.to_string(), Advice::new(&set));
+    Ok(Login::Chain(Renewed::start(Chain { profile, region, shown, advice }).await?))
 }
 
 fn config() -> Result<ProviderConfig> {
@@ -128,14 +124,18 @@ fn metadata(config: &ProviderConfig) -> imds::Client {
 /// Who this process is to AWS, and in which region, where that is wanted for something else than a bucket.
 pub(super) struct Machine {
     config: ProviderConfig,
-    /// The region that the user states.
+    /// The region that the environment or a profile states.
     region: Option<String>,
 }
 
 impl Machine {
     pub(super) fn new(access: &Access) -> Result<Machine> {
         require_whole(access)?;
-        Ok(Machine { config: config()?, region: access.region.clone() })
+        let region = match &access.region {
+            Some(region) => Some(region.clone()),
+            None => aws_profile(access.variable("AWS_PROFILE"))?.region,
+        };
+        Ok(Machine { config: config()?, region })
     }
 
     /// Credentials of environment, profile, container or machine; and the region.
@@ -182,8 +182,10 @@ fn require_whole(access: &Access) -> Result<()> {
 
 /// `aws-config`'s chain of providers.
 #[derive(Debug)]
-struct Chain {
-    source: SharedCredentialsProvider,
+pub(in crate::remote) struct Chain {
+    /// The profile that was chosen for this remote.
+    profile: Option<String>,
+    region: Region,
     shown: String,
     advice: Advice,
 }
@@ -192,7 +194,8 @@ impl Source for Chain {
     type Credential = AwsCredential;
 
     async fn fetch(&self) -> Result<Fresh<AwsCredential>> {
-        let found = self.source.provide_credentials().await.map_err(|error| self.explain(&error))?;
+        let found = self.source().await?.provide_credentials().await;
+        let found = found.map_err(|error| self.explain(&error))?;
         let expires = found.expiry();
         if expires.is_some_and(|expires| expires <= SystemTime::now()) {
             return Err(Error::new(format!("{}: the AWS credentials expired", self.shown))
@@ -208,6 +211,22 @@ impl Source for Chain {
 }
 
 impl Chain {
+    /// A new one each time, and of a new configuration: both keep what they read from `~/.aws`, and a login may have changed that.
+    async fn source(&self) -> Result<SharedCredentialsProvider> {
+        let config = config()?.with_region(Some(self.region.clone()));
+        Ok(match &self.profile {
+            Some(name) => SharedCredentialsProvider::new(
+                ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build(),
+            ),
+            None => {
+                let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config));
+                SharedCredentialsProvider::new(
+                    chain.region(self.region.clone()).configure(config).build().await,
+                )
+            }
+        })
+    }
+
     fn explain(&self, error: &CredentialsError) -> Error {
         let reason = causes(error);
         // Every provider had nothing: the chain ends at a machine's metadata server, which is not there or gives nothing.

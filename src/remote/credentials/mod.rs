@@ -11,7 +11,7 @@ mod web;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::BoxFuture;
 use object_store::CredentialProvider;
@@ -24,13 +24,13 @@ use external_account::ExternalAccount;
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
 
 /// Credentials with the time at which they expire, if they do.
-struct Fresh<C> {
+pub(super) struct Fresh<C> {
     credential: C,
     expires: Option<SystemTime>,
 }
 
 /// Somewhere that gives out credentials.
-trait Source: fmt::Debug + Send + Sync + 'static {
+pub(super) trait Source: fmt::Debug + Send + Sync + 'static {
     /// What it gives out.
     type Credential: fmt::Debug + Send + Sync + 'static;
 
@@ -39,13 +39,14 @@ trait Source: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Asks a source when there is need, and only one request at a time.
-struct Renewed<S: Source> {
+pub(super) struct Renewed<S: Source> {
     source: S,
     held: Mutex<Option<Held<S::Credential>>>,
 }
 
 struct Held<C> {
     credential: Arc<C>,
+    asked: Instant,
     renew: Option<SystemTime>,
     expires: Option<SystemTime>,
 }
@@ -65,7 +66,7 @@ impl<S: Source> Renewed<S> {
 
     async fn current(&self) -> Result<Arc<S::Credential>> {
         let mut held = self.held.lock().await;
-        let now = SystemTime::now();
+        let (now, asked) = (SystemTime::now(), Instant::now());
         if let Some(held) = &*held
             && held.renew.is_none_or(|renew| now < renew)
         {
@@ -76,6 +77,7 @@ impl<S: Source> Renewed<S> {
                 let credential = Arc::new(credential);
                 *held = Some(Held {
                     credential: Arc::clone(&credential),
+                    asked,
                     renew: expires.map(|expires| renewal(now, expires)),
                     expires,
                 });
@@ -89,6 +91,21 @@ impl<S: Source> Renewed<S> {
                 _ => Err(error),
             },
         }
+    }
+}
+
+/// Credentials that may be asked for again before they said they end.
+#[async_trait::async_trait]
+pub(super) trait Renew: fmt::Debug + Send + Sync {
+    /// A request that started at this time was refused because they are not good any more. The next one gets new ones; many
+    /// requests that are refused at once lead to one question.
+    async fn renew(&self, started: Instant);
+}
+
+#[async_trait::async_trait]
+impl<S: Source> Renew for Renewed<S> {
+    async fn renew(&self, started: Instant) {
+        drop(self.held.lock().await.take_if(|held| held.asked <= started));
     }
 }
 

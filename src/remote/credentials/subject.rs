@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
 use url::Url;
 
 use super::aws::Machine;
@@ -166,10 +168,12 @@ impl Program {
         let name = words.next().ok_or_else(|| Error::new("its credential_source names an empty command"))?;
         // Its arguments may be secrets.
         let shown = human::escape(name);
-        let mut command = tokio::process::Command::new(name);
+        let mut command = Command::new(name);
         command
             .args(words)
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .kill_on_drop(true)
             .env("GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE", purpose.audience)
             .env("GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE", purpose.token_type)
@@ -181,16 +185,19 @@ impl Program {
             command.env("GOOGLE_EXTERNAL_ACCOUNT_OUTPUT_FILE", path);
         }
         let patience = Duration::from_millis(self.timeout_millis.unwrap_or(PROGRAM_TIME));
-        let output = tokio::time::timeout(patience, command.output()).await;
-        let output = output
+        let output = tokio::time::timeout(patience, output(command)).await;
+        let (output, status) = output
             .map_err(|_| Error::new(format!("{shown}: gave no token within {} s", patience.as_secs())))?
             .map_err(|error| Error::new(format!("{shown}: cannot be run")).caused_by(error))?;
-        let printed: Option<Printed> = serde_json::from_slice(&output.stdout).ok();
+        if output.len() > web::MAX_ANSWER {
+            return Err(Error::new(format!("{shown}: printed too much for a token")));
+        }
+        let printed: Option<Printed> = serde_json::from_slice(&output).ok();
         match printed {
-            Some(printed) if output.status.success() || !printed.success => {
+            Some(printed) if status.success() || !printed.success => {
                 printed.token(purpose).map_err(|error| error.about(shown))
             }
-            _ if !output.status.success() => Err(Error::new(format!("{shown}: failed ({})", output.status))),
+            _ if !status.success() => Err(Error::new(format!("{shown}: failed ({status})"))),
             _ => Err(Error::new(format!("{shown}: what it printed is not the JSON that AIP-4117 asks for"))),
         }
     }
@@ -202,6 +209,19 @@ impl Program {
         let lasting = kept.expiration_time.is_some_and(|at| at > seconds_now());
         Some(kept).filter(|kept| kept.success && lasting)
     }
+}
+
+/// Runs a program; returns what it printed, up to little more than it may, and how it ended.
+async fn output(mut command: Command) -> std::io::Result<(Vec<u8>, ExitStatus)> {
+    let mut child = command.spawn()?;
+    let mut printed = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(web::MAX_ANSWER as u64 + 1).read_to_end(&mut printed).await?;
+    }
+    if printed.len() > web::MAX_ANSWER {
+        child.start_kill()?;
+    }
+    Ok((printed, child.wait().await?))
 }
 
 impl Printed {
