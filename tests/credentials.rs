@@ -148,18 +148,16 @@ fn credentials_that_are_refused_as_expired_are_asked_for_again() {
             if is_due || always.load(Relaxed) { Fate::Expired } else { Fate::Pass }
         })
     };
-    let settings = |proxy: &Proxy| format!("region = {REGION}\nendpoint_url = {}\n", proxy.endpoint());
-    let (up, down) = (expires(["PUT", "partNumber="]), expires(["GET", "range: "]));
-    aws_config(
-        &repo,
-        &format!(
-            "[profile up]\n{}credential_process = {program}\n[profile down]\n{}credential_process = {program}\n\
-             [profile keys]\n{}",
-            settings(&up),
-            settings(&down),
-            settings(&up)
-        ),
-    );
+    let kinds = [["PUT", "partNumber="], ["GET", "range: "], ["HEAD", "/objects/"], ["GET", "list-type="]]
+        .map(expires);
+    let profiles = ["up", "down", "head", "list"];
+    let config = profiles.iter().zip(&kinds).map(|(name, proxy)| {
+        let endpoint = proxy.endpoint();
+        format!(
+            "[profile {name}]\nregion = {REGION}\nendpoint_url = {endpoint}\ncredential_process = {program}\n"
+        )
+    });
+    aws_config(&repo, &config.collect::<String>());
     repo.commit_artifact("large.bin", noise(1, 70 << 20), "v1");
     let calls = || repo.text("../calls").lines().count();
     due.store(2, Relaxed);
@@ -174,6 +172,16 @@ fn credentials_that_are_refused_as_expired_are_asked_for_again() {
     assert_eq!(due.load(Relaxed), 0, "two were refused");
     assert!((before + 2..=before + 4).contains(&calls()), "{before}, {}", calls());
     assert!(clone.read("large.bin") == repo.read("large.bin"));
+    // Some requests are answered without a body, or one by one.
+    for (profile, files) in [("head", 3), ("list", 300)] {
+        (0..files)
+            .for_each(|number| repo.write(&format!("{profile}/{number}"), format!("{profile}{number}")));
+        repo.model(["add", profile]).ok();
+        repo.git(["commit", "-q", "-m", profile]).ok();
+        due.store(1, Relaxed);
+        repo.env("AWS_PROFILE", profile).model(["push"]).ok();
+        assert_eq!(due.load(Relaxed), 0, "{profile} was refused");
+    }
     // New ones that are refused as well end it.
     repo.commit_artifact("large.bin", noise(2, 70 << 20), "v2");
     always.store(true, Relaxed);

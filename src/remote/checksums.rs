@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -19,6 +19,7 @@ use object_store::client::{HttpClient, HttpConnector, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::Signer;
 
+use super::credentials::Renew;
 use super::{HEADS_AT_ONCE, Remote, layout, transfer};
 use crate::error::{Context, Error, Result};
 use crate::id::{Digest, Hasher};
@@ -58,18 +59,30 @@ pub(super) struct Checksums {
     pub(super) connector: Box<dyn HttpConnector>,
     pub(super) region: String,
     pub(super) anonymous: bool,
+    /// Credentials that may end before they say so.
+    pub(super) credentials: Option<Arc<dyn Renew>>,
 }
 
 impl Checksums {
     /// The SHA-256 that the store keeps of an object. `None` when it has no such object, or keeps none.
     async fn of(&self, client: &HttpClient, key: &Path) -> object_store::Result<Option<Kept>> {
         let (mut left, mut pause) = (TRIES, FIRST_PAUSE);
+        let mut renewable = self.credentials.as_ref();
         loop {
             left -= 1;
+            let started = Instant::now();
             match self.ask(client, key).await? {
                 Ok(kept) => return Ok(kept),
                 Err(404) => return Ok(None),
                 Err(429 | 500..) if left > 0 => {}
+                // What answers HEAD has no body that could say why.
+                Err(400) if renewable.is_some() => {
+                    if let Some(credentials) = renewable.take() {
+                        credentials.renew(started).await;
+                    }
+                    left += 1;
+                    continue;
+                }
                 Err(status) => {
                     let source = format!("status code: {status}").into();
                     return Err(object_store::Error::Generic { store: "S3", source });

@@ -1,9 +1,11 @@
 //! A store whose credentials may end before they say so: what it refuses for that reason is sent again with new ones, once.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -57,7 +59,16 @@ impl<S: ObjectStore> ObjectStore for Renewing<S> {
     }
 
     async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
-        self.tried(|| self.store.get_opts(key, options.clone())).await
+        let started = Instant::now();
+        let answer = self.tried(|| self.store.get_opts(key, options.clone())).await;
+        match &answer {
+            // What answers HEAD has no body that could say why.
+            Err(error) if options.head && explain::says(error, "400 Bad Request") => {
+                self.credentials.renew(started).await;
+                self.store.get_opts(key, options).await
+            }
+            _ => answer,
+        }
     }
 
     fn delete_stream(&self, keys: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -65,7 +76,21 @@ impl<S: ObjectStore> ObjectStore for Renewing<S> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
+        let (store, credentials) = (Arc::clone(&self.store), Arc::clone(&self.credentials));
+        let prefix = prefix.cloned();
+        let listing = async move {
+            let started = Instant::now();
+            let mut listing = store.list(prefix.as_ref()).peekable();
+            // Behind the first page nothing can be begun again.
+            match Pin::new(&mut listing).peek().await {
+                Some(Err(error)) if explain::is_expired(error) => {
+                    credentials.renew(started).await;
+                    store.list(prefix.as_ref())
+                }
+                _ => listing.boxed(),
+            }
+        };
+        futures::stream::once(listing).flatten().boxed()
     }
 
     fn list_with_offset(

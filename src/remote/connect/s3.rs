@@ -9,8 +9,8 @@ use super::{Access, Connected, NoRedirects};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::remote::checksums::Checksums;
-use crate::remote::credentials::Renewed;
 use crate::remote::credentials::aws::{self, Chain, Login};
+use crate::remote::credentials::{Renew, Renewed};
 use crate::remote::explain::explain;
 use crate::remote_url::RemoteUrl;
 
@@ -33,13 +33,13 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         }
         builder = builder.with_region(region);
     }
-    let mut renewable = None;
+    let mut renewable: Option<Arc<dyn Renew>> = None;
     builder = match access.anonymous {
         true => builder.with_skip_signature(true),
         false => match aws::login(url, access).await? {
             Login::Keys(keys) => builder.with_credentials(Arc::new(StaticCredentialProvider::new(keys))),
             Login::Chain(chain) => {
-                renewable = Some(Arc::<Renewed<Chain>>::clone(&chain));
+                renewable = Some(Arc::<Renewed<Chain>>::clone(&chain) as Arc<dyn Renew>);
                 builder.with_credentials(chain)
             }
         },
@@ -51,9 +51,10 @@ pub(super) async fn open(url: &RemoteUrl, bucket: &str, access: &Access) -> Resu
         connector: Box::new(NoRedirects::new(access)),
         region,
         anonymous: access.anonymous,
+        credentials: renewable.clone(),
     };
     let connected = match renewable {
-        Some(chain) => Connected::renewing(s3, chain),
+        Some(credentials) => Connected::renewing(s3, credentials),
         None => Connected::cloud(s3),
     };
     Ok(Connected { checksums: Some(checksums), ..connected })

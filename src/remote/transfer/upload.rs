@@ -214,21 +214,22 @@ impl Remote {
         let mut parts = JoinSet::new();
         loop {
             self.interrupt.check()?;
+            // What is done while something is waited for is noted at once: a kill must not cost it.
+            let mut note = |done| self.part_done(sending, done, record, &mut ids);
             while let Some(done) = parts.try_join_next() {
-                self.part_done(sending, done, record, &mut ids)?;
+                note(done)?;
             }
-            if parts.len() >= PARTS_AT_ONCE
-                && let Some(done) = parts.join_next().await
-            {
-                self.part_done(sending, done, record, &mut ids)?;
+            if parts.len() >= PARTS_AT_ONCE {
+                note(next_done(&mut parts).await)?;
             }
             // A part is read and hashed before its turn comes, or the link would rest meanwhile; but few of all objects' parts are:
             // those that wait leave the memory to small objects. A part on its way gives everything back by itself, so waiting
             // here cannot block anybody.
-            let ahead = self.engine.ahead.acquire().await.expect("never closed");
+            let ahead = meanwhile(&mut parts, &mut note, self.engine.ahead.acquire());
+            let ahead = ahead.await?.expect("never closed");
             let memory = Arc::clone(&self.engine.memory);
-            let held = memory.acquire_many_owned(Engine::weight(sending.part_size)).await;
-            let held = held.expect("never closed");
+            let held = memory.acquire_many_owned(Engine::weight(sending.part_size));
+            let held = meanwhile(&mut parts, &mut note, held).await?.expect("never closed");
             let Some((part, bytes)) = reader.next(source).map_err(Stopped::Failure)? else { break };
             let (length, until) = (bytes.len() as u64, reader.hasher.clone().finish());
             if let Some(sent) = record.as_ref().and_then(|record| record.sent(part, &until)) {
@@ -236,14 +237,8 @@ impl Remote {
                 sending.step.advance(length);
                 continue;
             }
-            let mut turn = pin!(self.engine.sending.turn());
-            let turn = loop {
-                // What is done meanwhile is noted at once: a kill must not cost it.
-                match select(turn.as_mut(), pin!(next_done(&mut parts))).await {
-                    Either::Left((turn, _)) => break turn,
-                    Either::Right((done, _)) => self.part_done(sending, done, record, &mut ids)?,
-                }
-            };
+            let mut note = |done| self.part_done(sending, done, record, &mut ids);
+            let turn = meanwhile(&mut parts, &mut note, self.engine.sending.turn()).await?;
             drop(ahead);
             let (store, key, id) = (Arc::clone(&sending.store), sending.key.clone(), sending.id.clone());
             parts.spawn(async move {
@@ -308,6 +303,21 @@ impl Remote {
             }
             Ok(())
         })
+    }
+}
+
+/// Waits for something, and hands every part that is done until then to `note`.
+async fn meanwhile<T: 'static, W>(
+    parts: &mut JoinSet<T>,
+    note: &mut impl FnMut(Result<T, JoinError>) -> Result<(), Stopped>,
+    wait: impl Future<Output = W>,
+) -> Result<W, Stopped> {
+    let mut wait = pin!(wait);
+    loop {
+        match select(wait.as_mut(), pin!(next_done(parts))).await {
+            Either::Left((waited, _)) => return Ok(waited),
+            Either::Right((done, _)) => note(done)?,
+        }
     }
 }
 
