@@ -19,12 +19,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def s3_port() -> int:
+    """The port of http where one may have it: git-annex signs a host without the port that it sends, which is right only there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 80))
+        except OSError:
+            return free_port()
+    return 80
+
+
 class Garage:
     """One server with one key; it ends with the benchmark."""
 
     def __init__(self, lab: Lab, binary: Path):
         self.binary, self.config = binary, lab.scratch / "garage.toml"
-        rpc, self.port, admin = free_port(), free_port(), free_port()
+        rpc, self.port, admin = free_port(), s3_port(), free_port()
         self.config.write_text(f"""
 metadata_dir = "{lab.scratch}/garage-meta"
 data_dir = "{lab.scratch}/garage-data"
