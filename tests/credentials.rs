@@ -182,6 +182,10 @@ fn credentials_that_are_refused_as_expired_are_asked_for_again() {
         repo.env("AWS_PROFILE", profile).model(["push"]).ok();
         assert_eq!(due.load(Relaxed), 0, "{profile} was refused");
     }
+    // Of so many objects the sizes are listed, so it is the checksums that are asked for one by one.
+    due.store(1, Relaxed);
+    repo.env("AWS_PROFILE", "head").model(["push", "--repair=checksums"]).ok();
+    assert_eq!(due.load(Relaxed), 0, "a checksum was refused");
     // New ones that are refused as well end it.
     repo.commit_artifact("large.bin", noise(2, 70 << 20), "v2");
     always.store(true, Relaxed);

@@ -66,27 +66,33 @@ pub(super) struct Checksums {
 impl Checksums {
     /// The SHA-256 that the store keeps of an object. `None` when it has no such object, or keeps none.
     async fn of(&self, client: &HttpClient, key: &Path) -> object_store::Result<Option<Kept>> {
+        let started = Instant::now();
+        let mut answer = self.ask(client, key).await?;
+        // What answers HEAD has no body that could say why.
+        if answer == Err(400)
+            && let Some(credentials) = &self.credentials
+        {
+            credentials.renew(started).await;
+            answer = self.ask(client, key).await?;
+        }
+        match answer {
+            Ok(kept) => Ok(kept),
+            Err(404) => Ok(None),
+            Err(status) => {
+                let source = format!("status code: {status}").into();
+                Err(object_store::Error::Generic { store: "S3", source })
+            }
+        }
+    }
+
+    /// One request, made again while the store is busy. The inner error is the status of an answer without success.
+    async fn ask(&self, client: &HttpClient, key: &Path) -> object_store::Result<Result<Option<Kept>, u16>> {
         let (mut left, mut pause) = (TRIES, FIRST_PAUSE);
-        let mut renewable = self.credentials.as_ref();
         loop {
             left -= 1;
-            let started = Instant::now();
-            match self.ask(client, key).await? {
-                Ok(kept) => return Ok(kept),
-                Err(404) => return Ok(None),
+            match self.ask_once(client, key).await? {
                 Err(429 | 500..) if left > 0 => {}
-                // What answers HEAD has no body that could say why.
-                Err(400) if renewable.is_some() => {
-                    if let Some(credentials) = renewable.take() {
-                        credentials.renew(started).await;
-                    }
-                    left += 1;
-                    continue;
-                }
-                Err(status) => {
-                    let source = format!("status code: {status}").into();
-                    return Err(object_store::Error::Generic { store: "S3", source });
-                }
+                answer => return Ok(answer),
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
@@ -94,7 +100,11 @@ impl Checksums {
     }
 
     /// One request. The inner error is the status of an answer without success.
-    async fn ask(&self, client: &HttpClient, key: &Path) -> object_store::Result<Result<Option<Kept>, u16>> {
+    async fn ask_once(
+        &self,
+        client: &HttpClient,
+        key: &Path,
+    ) -> object_store::Result<Result<Option<Kept>, u16>> {
         let generic = |source| object_store::Error::Generic { store: "S3", source };
         // Only the place is of use: a presigned URL takes no more headers.
         let mut url = self.s3.signed_url(reqwest::Method::HEAD, key, Duration::from_secs(60)).await?;

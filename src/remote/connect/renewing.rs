@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::remote::credentials::Renew;
@@ -26,10 +26,19 @@ pub(super) struct Renewing<S> {
 
 impl<S> Renewing<S> {
     async fn tried<T, F: Future<Output = Result<T>>>(&self, send: impl Fn() -> F) -> Result<T> {
+        self.tried_if(explain::is_expired, send).await
+    }
+
+    /// Sends again what was refused in such a way.
+    async fn tried_if<T, F: Future<Output = Result<T>>>(
+        &self,
+        refused: impl Fn(&Error) -> bool,
+        send: impl Fn() -> F,
+    ) -> Result<T> {
         let started = Instant::now();
         let answer = send().await;
         match &answer {
-            Err(error) if explain::is_expired(error) => {
+            Err(error) if refused(error) => {
                 self.credentials.renew(started).await;
                 send().await
             }
@@ -59,16 +68,11 @@ impl<S: ObjectStore> ObjectStore for Renewing<S> {
     }
 
     async fn get_opts(&self, key: &Path, options: GetOptions) -> Result<GetResult> {
-        let started = Instant::now();
-        let answer = self.tried(|| self.store.get_opts(key, options.clone())).await;
-        match &answer {
+        let refused = |error: &Error| {
             // What answers HEAD has no body that could say why.
-            Err(error) if options.head && explain::says(error, "400 Bad Request") => {
-                self.credentials.renew(started).await;
-                self.store.get_opts(key, options).await
-            }
-            _ => answer,
-        }
+            explain::is_expired(error) || (options.head && explain::says(error, "400 Bad Request"))
+        };
+        self.tried_if(refused, || self.store.get_opts(key, options.clone())).await
     }
 
     fn delete_stream(&self, keys: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -91,14 +95,6 @@ impl<S: ObjectStore> ObjectStore for Renewing<S> {
             }
         };
         futures::stream::once(listing).flatten().boxed()
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

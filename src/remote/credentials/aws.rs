@@ -110,6 +110,13 @@ fn config() -> Result<ProviderConfig> {
     Ok(ProviderConfig::without_region().with_http_client(http))
 }
 
+/// Environment, profile, web identity, container, machine: whatever comes first.
+async fn usual_chain(config: ProviderConfig, region: &Region) -> DefaultCredentialsChain {
+    let config = config.with_region(Some(region.clone()));
+    let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config)).region(region.clone());
+    chain.configure(config).build().await
+}
+
 /// A machine's metadata server, which answers at once or is not there.
 fn metadata(config: &ProviderConfig) -> imds::Client {
     let second = Duration::from_secs(1);
@@ -153,10 +160,7 @@ impl Machine {
         if !region.as_ref().chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(Error::new(format!("`{}` is not an AWS region", human::escape(region.as_ref()))));
         }
-        let config = self.config.clone().with_region(Some(region.clone()));
-        let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config)).region(region.clone());
-        let chain = chain.configure(config).build().await;
-        let credentials = chain.provide_credentials().await;
+        let credentials = usual_chain(self.config.clone(), &region).await.provide_credentials().await;
         let credentials = credentials.map_err(|error| {
             let reason: String = human::escape(&causes(&error)).chars().take(400).collect();
             Error::new(format!("no AWS credentials were found: {reason}")).hint(advice)
@@ -213,17 +217,15 @@ impl Source for Chain {
 impl Chain {
     /// A new one each time, and of a new configuration: both keep what they read from `~/.aws`, and a login may have changed that.
     async fn source(&self) -> Result<SharedCredentialsProvider> {
-        let config = config()?.with_region(Some(self.region.clone()));
+        let config = config()?;
         Ok(match &self.profile {
             Some(name) => SharedCredentialsProvider::new(
-                ProfileFileCredentialsProvider::builder().configure(&config).profile_name(name).build(),
+                ProfileFileCredentialsProvider::builder()
+                    .configure(&config.with_region(Some(self.region.clone())))
+                    .profile_name(name)
+                    .build(),
             ),
-            None => {
-                let chain = DefaultCredentialsChain::builder().imds_client(metadata(&config));
-                SharedCredentialsProvider::new(
-                    chain.region(self.region.clone()).configure(config).build().await,
-                )
-            }
+            None => SharedCredentialsProvider::new(usual_chain(config, &self.region).await),
         })
     }
 

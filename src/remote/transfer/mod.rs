@@ -8,6 +8,7 @@ mod record;
 mod upload;
 mod wire;
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -99,6 +100,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(traffic: &Traffic, is_folder: bool) -> Engine {
         let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { wire::MOST });
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // At a rate that is limited, a second's worth is enough.
         let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
         let most = enough.clamp(PARTS_TO_BEGIN, PARTS_AT_ONCE).min(jobs);
@@ -106,7 +108,7 @@ impl Engine {
             traffic: traffic.clone(),
             jobs,
             sending: Gate::new(PARTS_TO_BEGIN, most, SENT_BEFORE_MORE),
-            ahead: Semaphore::new(rayon::current_num_threads().clamp(2, 2 * READ_AHEAD) / 2),
+            ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
             fetching: Gate::new(PARTS_TO_BEGIN, most, 0),
             memory: Arc::new(Semaphore::new(BUDGET_MIB)),
             is_folder,

@@ -14,7 +14,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::task::{JoinError, JoinSet};
 
 use super::record::{self, Record, SentPart};
-use super::{Engine, Failure, PART, PARTS_AT_ONCE, Upload, part_size};
+use super::{Engine, Failure, PART, Upload, part_size};
 use crate::error::{Context, Error, Result};
 use crate::fsio;
 use crate::human;
@@ -216,12 +216,6 @@ impl Remote {
             self.interrupt.check()?;
             // What is done while something is waited for is noted at once: a kill must not cost it.
             let mut note = |done| self.part_done(sending, done, record, &mut ids);
-            while let Some(done) = parts.try_join_next() {
-                note(done)?;
-            }
-            if parts.len() >= PARTS_AT_ONCE {
-                note(next_done(&mut parts).await)?;
-            }
             // A part is read and hashed before its turn comes, or the link would rest meanwhile; but few of all objects' parts are:
             // those that wait leave the memory to small objects. A part on its way gives everything back by itself, so waiting
             // here cannot block anybody.
@@ -306,7 +300,7 @@ impl Remote {
     }
 }
 
-/// Waits for something, and hands every part that is done until then to `note`.
+/// Waits for something, and hands every part that is done by then to `note`.
 async fn meanwhile<T: 'static, W>(
     parts: &mut JoinSet<T>,
     note: &mut impl FnMut(Result<T, JoinError>) -> Result<(), Stopped>,
@@ -314,9 +308,10 @@ async fn meanwhile<T: 'static, W>(
 ) -> Result<W, Stopped> {
     let mut wait = pin!(wait);
     loop {
-        match select(wait.as_mut(), pin!(next_done(parts))).await {
-            Either::Left((waited, _)) => return Ok(waited),
-            Either::Right((done, _)) => note(done)?,
+        // What is done comes first, however soon the wait is over.
+        match select(pin!(next_done(parts)), wait.as_mut()).await {
+            Either::Left((done, _)) => note(done)?,
+            Either::Right((waited, _)) => return Ok(waited),
         }
     }
 }
