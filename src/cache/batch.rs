@@ -24,6 +24,8 @@ const PUBLISH_AT_ONCE: u64 = 8 * 1024 * 1024;
 const SMALL: u64 = 1024 * 1024;
 /// Objects are never modified.
 const OBJECT_MODE: u32 = 0o444;
+/// What arrives and is not larger waits in memory until it was checked.
+const ARRIVES_IN_MEMORY: u64 = 64 * 1024;
 /// Sharing blocks saves nothing for files smaller than a block.
 const REFLINK_FROM: u64 = 4096;
 
@@ -99,11 +101,15 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes in bytes that are in memory.
-    ///
-    /// Their name is known before they are written, so the temporary file lies where the object will be: many small files in
-    /// one temporary directory, each renamed to another, would wait for each other in the file system.
     pub fn add_bytes(&self, bytes: &[u8]) -> Result<Added> {
-        let digest = Digest::of(bytes);
+        self.add_named(Digest::of(bytes), bytes)
+    }
+
+    /// Takes in bytes with this name.
+    ///
+    /// It is known before they are written, so the temporary file lies where the object will be: many small files in one
+    /// temporary directory, each renamed to another, would wait for each other in the file system.
+    fn add_named(&self, digest: Digest, bytes: &[u8]) -> Result<Added> {
         let added = Added { digest, size: bytes.len() as u64 };
         if self.published.lock().expect("no thread panicked").contains(&digest) {
             return Ok(added);
@@ -127,7 +133,11 @@ impl<'a> Batch<'a> {
     /// Starts taking in an object that comes from elsewhere: at most, or if `exact` exactly, `max` bytes that must hash
     /// to `digest`.
     pub fn incoming(&self, digest: Digest, max: u64, exact: bool) -> Incoming<'_, 'a> {
-        Incoming { batch: self, digest, max, exact, size: 0, hasher: Hasher::default(), place: Place::None }
+        let place = match max <= ARRIVES_IN_MEMORY {
+            true => Place::Memory(Vec::new()),
+            false => Place::None,
+        };
+        Incoming { batch: self, digest, max, exact, size: 0, hasher: Hasher::default(), place }
     }
 
     /// Publishes everything that still waits. Only now may anything refer to the objects.
@@ -242,8 +252,10 @@ pub struct Incoming<'b, 'a> {
 /// Where it arrives.
 #[derive(Debug)]
 enum Place {
-    /// Nothing came yet.
+    /// Nothing came yet of what will be a file.
     None,
+    /// All that came of a small object.
+    Memory(Vec<u8>),
     /// In order; gone when this process dies.
     Temp(NamedTempFile),
     /// In pieces; a later run goes on with it.
@@ -258,6 +270,10 @@ impl Incoming<'_, '_> {
             return Err(Error::new(format!("more than the expected {} bytes came", self.max)));
         }
         self.hasher.update(bytes);
+        if let Place::Memory(all) = &mut self.place {
+            all.extend_from_slice(bytes);
+            return Ok(());
+        }
         let temp = self.temp()?;
         temp.write_all(bytes).context(temp.path(), "write")
     }
@@ -279,7 +295,7 @@ impl Incoming<'_, '_> {
         }
         match &mut self.place {
             Place::Temp(temp) => Ok(temp),
-            Place::None | Place::Pieces(_) => unreachable!("it was made above"),
+            Place::None | Place::Memory(_) | Place::Pieces(_) => unreachable!("it was made above"),
         }
     }
 
@@ -310,6 +326,9 @@ impl Incoming<'_, '_> {
                 "its pointer states {} bytes, but the content has {}",
                 self.max, self.size
             )));
+        }
+        if let Place::Memory(all) = &self.place {
+            return self.batch.add_named(self.digest, all);
         }
         let durable = self.batch.cache.durability == Durability::Full;
         self.temp()?;

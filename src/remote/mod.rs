@@ -1,7 +1,7 @@
 //! Stores of objects: the only module that names object_store or runs async code. Layout: `docs/formats/store-layout.md`.
 //!
-//! Outward everything is synchronous. Several objects move at once, each on a thread of its own that drives one request
-//! after the other; a budget in bytes, not the number of threads, bounds the memory.
+//! Outward everything is synchronous. Many objects move at once: a large one on a thread of its own, that hashes it, small ones
+//! many to a thread. A budget in bytes, not the number of either, bounds the memory.
 
 mod checksums;
 mod connect;

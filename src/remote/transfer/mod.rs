@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 use super::Remote;
@@ -39,9 +40,15 @@ const PARTS_AT_ONCE: usize = 16;
 /// Parts that are read before their turn, at most: as many as half of the cores can hash.
 const READ_AHEAD: usize = 4;
 /// Bytes of all parts and small objects in memory at once.
-const BUDGET_MIB: usize = 128;
+const BUDGET: u64 = 128 * MIB;
+/// The unit in which they are counted.
+const GRAIN: u64 = 64 * 1024;
 /// Objects at once with a folder.
 const FOLDER_JOBS: usize = 16;
+/// Large objects at once with a bucket.
+const LARGE_AT_ONCE: usize = PARTS_AT_ONCE;
+/// Threads that read, hash and write small objects.
+const SMALL_THREADS: usize = 8;
 
 /// An object to send.
 #[derive(Clone, Debug)]
@@ -92,14 +99,14 @@ pub(super) struct Engine {
     ahead: Semaphore,
     /// Parts of large objects at once on their way from it.
     fetching: Arc<Gate>,
-    /// Memory for what is sent, in MiB.
+    /// Memory for what is sent, in grains.
     memory: Arc<Semaphore>,
     is_folder: bool,
 }
 
 impl Engine {
     pub(super) fn new(traffic: &Traffic, is_folder: bool) -> Engine {
-        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { wire::MOST });
+        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { wire::REQUESTS });
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // At a rate that is limited, a second's worth is enough.
         let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
@@ -110,7 +117,7 @@ impl Engine {
             sending: Gate::new(PARTS_TO_BEGIN, most, SENT_BEFORE_MORE),
             ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
             fetching: Gate::new(PARTS_TO_BEGIN, most, 0),
-            memory: Arc::new(Semaphore::new(BUDGET_MIB)),
+            memory: Arc::new(Semaphore::new((BUDGET / GRAIN) as usize)),
             is_folder,
         }
     }
@@ -122,7 +129,7 @@ impl Engine {
 
     /// What so many bytes take of the memory for transfers.
     fn weight(bytes: u64) -> u32 {
-        bytes.div_ceil(MIB).clamp(1, BUDGET_MIB as u64) as u32
+        bytes.div_ceil(GRAIN).clamp(1, BUDGET / GRAIN) as u32
     }
 }
 
@@ -155,8 +162,9 @@ impl Remote {
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
         self.end_old_uploads(records)?;
-        let failed = self.in_parallel(uploads, |upload| {
-            self.wait(async { Ok(self.send(upload, records, step).await) })??;
+        let is_large = |upload: &Upload| upload.size > PART;
+        let failed = self.in_parallel(uploads, is_large, async |upload| {
+            self.send(upload, records, step).await?;
             step.finish_one();
             Ok(())
         })?;
@@ -175,9 +183,10 @@ impl Remote {
         receive: &(dyn Fn(&Download) -> Result<Box<dyn Receive + 'r>> + Sync),
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
-        let failed = self.in_parallel(downloads, |download| {
+        let is_large = |download: &Download| download.exact && download.size > PART;
+        let failed = self.in_parallel(downloads, is_large, async |download| {
             let mut sink = receive(download)?;
-            self.wait(async { Ok(self.get(download, sink.as_mut(), step).await) })??;
+            self.get(download, sink.as_mut(), step).await?;
             let shown = || human::escape(&download.path);
             sink.finish().map_err(|error| {
                 Failure::Object(error.about(shown()).hint(
@@ -190,35 +199,46 @@ impl Remote {
         Ok(failed.into_iter().map(|(at, error)| (downloads[at].digest, error)).collect())
     }
 
-    /// Runs `work` on every item, on as many threads as there are jobs. Returns the items that failed by themselves; any
-    /// other error stops all.
-    fn in_parallel<T: Sync>(
+    /// Runs `work` on every item: large ones on a thread each, small ones many to a thread. Returns the items that failed by
+    /// themselves; any other error stops all.
+    fn in_parallel<'i, T: Sync, W: Future<Output = Result<(), Failure>>>(
         &self,
-        items: &[T],
-        work: impl Fn(&T) -> Result<(), Failure> + Sync,
+        items: &'i [T],
+        is_large: impl Fn(&T) -> bool,
+        work: impl Fn(&'i T) -> W + Sync,
     ) -> Result<Vec<(usize, Error)>> {
-        let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let fatal: Mutex<Option<Error>> = Mutex::new(None);
         let failed: Mutex<Vec<(usize, Error)>> = Mutex::default();
-        std::thread::scope(|scope| {
-            for _ in 0..self.engine.jobs.min(items.len()) {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(item) = items.get(at) else { return };
-                        match self.interrupt.check().map_err(Failure::All).and_then(|()| work(item)) {
-                            Ok(()) => {}
-                            Err(Failure::Object(error)) => {
-                                failed.lock().expect("no thread panicked").push((at, error));
-                            }
-                            Err(Failure::All(error)) => {
-                                stop.store(true, Ordering::Relaxed);
-                                fatal.lock().expect("no thread panicked").get_or_insert(error);
-                            }
+        let stop_for = |error| {
+            stop.store(true, Ordering::Relaxed);
+            fatal.lock().expect("no thread panicked").get_or_insert(error);
+        };
+        let run = |lane: &Lane| {
+            let left = std::iter::from_fn(|| if stop.load(Ordering::Relaxed) { None } else { lane.next() });
+            let work = |at: usize| work(&items[at]).map(move |done| (at, done));
+            let mut outcomes = futures::stream::iter(left).map(work).buffer_unordered(lane.at_once);
+            let all = self.wait(async {
+                while let Some((at, outcome)) = outcomes.next().await {
+                    match outcome {
+                        Ok(()) => {}
+                        Err(Failure::Object(error)) => {
+                            failed.lock().expect("no thread panicked").push((at, error));
                         }
+                        Err(Failure::All(error)) => stop_for(error),
                     }
-                });
+                }
+                Ok(())
+            });
+            all.unwrap_or_else(stop_for);
+        };
+        let (large, small) = (0..items.len()).partition(|at| self.engine.is_folder || is_large(&items[*at]));
+        let lanes = [Lane::large(large, self.engine.jobs), Lane::small(small, self.engine.jobs)];
+        std::thread::scope(|scope| {
+            for lane in &lanes {
+                for _ in 0..lane.threads {
+                    scope.spawn(|| run(lane));
+                }
             }
         });
         match fatal.into_inner().expect("no thread panicked") {
@@ -229,6 +249,34 @@ impl Remote {
                 Ok(failed)
             }
         }
+    }
+}
+
+/// Items that are worked on in the same way, in order.
+struct Lane {
+    items: Vec<usize>,
+    taken: AtomicUsize,
+    threads: usize,
+    /// Items at once on each thread.
+    at_once: usize,
+}
+
+impl Lane {
+    /// Each keeps a thread busy: with hashing, or with the file system.
+    fn large(items: Vec<usize>, jobs: usize) -> Lane {
+        let threads = LARGE_AT_ONCE.min(jobs).min(items.len());
+        Lane { items, taken: AtomicUsize::new(0), threads, at_once: 1 }
+    }
+
+    /// Most of their time is waiting for the store.
+    fn small(items: Vec<usize>, jobs: usize) -> Lane {
+        let at_once = jobs.min(items.len());
+        let threads = SMALL_THREADS.min(at_once);
+        Lane { items, taken: AtomicUsize::new(0), threads, at_once: at_once.div_ceil(threads.max(1)) }
+    }
+
+    fn next(&self) -> Option<usize> {
+        self.items.get(self.taken.fetch_add(1, Ordering::Relaxed)).copied()
     }
 }
 

@@ -17,11 +17,9 @@ use tokio::time::{Instant, Sleep};
 use super::pace::{Gate, Turn};
 use crate::remote::moved::Moved;
 
-/// Requests at once to begin with.
-const START: usize = 8;
-/// Requests at once at most, unless the user says otherwise: small objects are a matter of round trips, so far more than
-/// cores are worth while.
-pub(in crate::remote) const MOST: usize = 64;
+/// Requests at once, until the store asks for less, unless the user says otherwise. Small objects are a matter of round trips,
+/// so far more than cores are worth while, and stores take many together with less work for each.
+pub(in crate::remote) const REQUESTS: usize = 256;
 /// A request on which nothing moves for so long has failed. Not for the whole of it: that would cut long transfers off.
 const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that are handed to the connection at once.
@@ -44,7 +42,8 @@ struct Shared {
 impl Traffic {
     /// At most `jobs` requests at once, and in both directions together at most `limit_rate` bytes per second.
     pub fn new(jobs: Option<usize>, limit_rate: Option<u64>) -> Traffic {
-        let requests = Gate::new(START, jobs.unwrap_or(MOST), 0);
+        let most = jobs.unwrap_or(REQUESTS);
+        let requests = Gate::new(most, most, 0);
         Traffic(Arc::new(Shared { jobs, limit_rate, requests, throttle: limit_rate.map(Throttle::new) }))
     }
 
