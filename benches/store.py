@@ -1,5 +1,6 @@
 """An S3 server (Garage) for a benchmark, and a proxy that adds latency before it."""
 
+import os
 import secrets
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from lab import Lab
 
 # The name that git-annex takes for the region of a server that is not Amazon's: its host.
 REGION = "localhost"
+# Seconds of processor time in a second of a server that does nothing.
+IDLE = 0.05
 
 
 def free_port() -> int:
@@ -52,6 +55,9 @@ root_domain = ".s3.localhost"
 api_bind_addr = "127.0.0.1:{admin}"
 """)
         lab.tools[str(binary)] = "--version"
+        # A server that was in use for some time has them all; else whoever comes first would pay for them.
+        for number in range(1 << 16):
+            (lab.scratch / "garage-data" / f"{number >> 8:02x}" / f"{number & 255:02x}").mkdir(parents=True)
         log = open(lab.scratch / "garage.log", "w")
         self.server = subprocess.Popen([binary, "-c", self.config, "server"], stdout=log, stderr=log)
         self.buckets = 0
@@ -76,6 +82,20 @@ api_bind_addr = "127.0.0.1:{admin}"
         self.admin("bucket", "create", name)
         self.admin("bucket", "allow", "--read", "--write", "--owner", name, "--key", self.key)
         return name
+
+    def rest(self) -> None:
+        """Waits until the server is done with what it puts off, so that nobody pays for what went before."""
+        ticks = os.sysconf("SC_CLK_TCK")
+
+        def used() -> float:
+            fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / ticks
+
+        for _ in range(120):
+            before = used()
+            time.sleep(1)
+            if used() - before < IDLE:
+                return
 
     def stop(self) -> None:
         self.server.kill()
