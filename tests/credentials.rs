@@ -351,7 +351,10 @@ fn workload_identity_is_federated() {
     for (source, reason) in [
         (at("wrong"), "invalid_grant: the token is not one"),
         (at("nothing"), "nothing: cannot read"),
-        (serde_json::json!({ "executable": {"command": "touch ran"} }), "wants to run a program: touch ran"),
+        (
+            serde_json::json!({ "executable": {"command": "touch ran federated"} }),
+            "wants to run a program: touch",
+        ),
         (serde_json::json!({ "certificate": {} }), "is not one of a file, a URL, a program and AWS"),
         (serde_json::json!({ "url": "http://ci.example/token" }), "is not an https URL"),
     ] {

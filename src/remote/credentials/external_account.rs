@@ -61,7 +61,10 @@ impl ExternalAccount {
     pub(super) fn parse(text: &str, access: &Access) -> Result<ExternalAccount> {
         let file: File = serde_json::from_str(text)
             // The parser's own words could quote a secret.
-            .map_err(|_| Error::new("not an external_account that can be used"))?;
+            .map_err(|_| {
+                Error::new("not an external_account that can be used")
+                    .hint("make it again: gcloud iam workload-identity-pools create-cred-config")
+            })?;
         let lifetime =
             file.service_account_impersonation.as_ref().and_then(|found| found.token_lifetime_seconds);
         let impersonated = file

@@ -113,7 +113,8 @@ fn signer(email: String) -> GcpSigningCredentialProvider {
 fn read(file: &Path) -> Result<String> {
     let found = std::fs::metadata(file).context(file, "read")?;
     if !found.is_file() || found.len() > MAX_FILE {
-        return Err(Error::new(format!("{}: not a credentials file of Google Cloud", file.display())));
+        return Err(Error::new(format!("{}: not a credentials file of Google Cloud", file.display()))
+            .hint(NO_CREDENTIALS));
     }
     std::fs::read_to_string(file).context(file, "read")
 }

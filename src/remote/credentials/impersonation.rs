@@ -99,7 +99,11 @@ impl Impersonated {
         }
         let file: File = serde_json::from_str(text)
             // The parser's own words could quote a secret.
-            .map_err(|_| Error::new("not an impersonated_service_account that can be used"))?;
+            .map_err(|_| {
+                Error::new("not an impersonated_service_account that can be used").hint(
+                    "log in again: gcloud auth application-default login --impersonate-service-account=EMAIL",
+                )
+            })?;
         let text = file.source_credentials.to_string();
         let source = match file.source_credentials["type"].as_str() {
             Some("authorized_user") => Origin::User(AuthorizedUser::parse(&text)?),

@@ -148,13 +148,15 @@ struct Printed {
 impl Program {
     fn allowed(self, access: &Access) -> Result<Program> {
         if access.variable(ALLOW_PROGRAMS) != Some("1") {
-            let shown = human::escape(&self.command);
-            return Err(Error::new(format!("its credential_source wants to run a program: {shown}"))
-                .hint(format!("if that is yours, allow it: {ALLOW_PROGRAMS}=1")));
+            // Its arguments may be secrets; whoever decides can read them in the file.
+            let name = human::escape(self.command.split_whitespace().next().unwrap_or_default());
+            return Err(Error::new(format!("its credential_source wants to run a program: {name}"))
+                .hint(format!("if the command in that file is yours, allow it: {ALLOW_PROGRAMS}=1")));
         }
         if self.timeout_millis.is_some_and(|time| !PROGRAM_TIMES.contains(&time)) {
             let (least, most) = (PROGRAM_TIMES.start(), PROGRAM_TIMES.end());
-            return Err(Error::new(format!("its timeout_millis is not between {least} and {most}")));
+            return Err(Error::new(format!("its timeout_millis is not between {least} and {most}"))
+                .hint("change it in that file; without one it is 30000"));
         }
         Ok(self)
     }
@@ -166,7 +168,7 @@ impl Program {
         // Split at blanks, and never given to a shell.
         let mut words = self.command.split_whitespace();
         let name = words.next().ok_or_else(|| Error::new("its credential_source names an empty command"))?;
-        // Its arguments may be secrets.
+        // Not its arguments, which may be secrets.
         let shown = human::escape(name);
         let mut command = Command::new(name);
         command

@@ -30,8 +30,10 @@ pub use wire::Traffic;
 const MIB: u64 = 1024 * 1024;
 /// The smallest part; larger ones only where a store's limit of 10,000 parts asks for them.
 const PART: u64 = 16 * MIB;
-/// Parts on their way at once to begin with.
-const PARTS_TO_BEGIN: usize = 2;
+/// Parts on their way to a store at once to begin with.
+const SENT_TO_BEGIN: usize = 2;
+/// Parts on their way from it. More, for a kill costs only those of their blocks that were not full.
+const FETCHED_TO_BEGIN: usize = 4;
 /// What is on its way to a store when the link breaks is sent again, so this many times as much must be there before more goes
 /// at once: then at most two parts, or a quarter of what a run sent, are lost.
 const SENT_BEFORE_MORE: usize = 8;
@@ -110,13 +112,13 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // At a rate that is limited, a second's worth is enough.
         let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
-        let most = enough.clamp(PARTS_TO_BEGIN, PARTS_AT_ONCE).min(jobs);
+        let most = enough.clamp(SENT_TO_BEGIN, PARTS_AT_ONCE).min(jobs);
         Engine {
             traffic: traffic.clone(),
             jobs,
-            sending: Gate::new(PARTS_TO_BEGIN, most, SENT_BEFORE_MORE),
+            sending: Gate::new(SENT_TO_BEGIN, most, SENT_BEFORE_MORE),
             ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
-            fetching: Gate::new(PARTS_TO_BEGIN, most, 0),
+            fetching: Gate::new(FETCHED_TO_BEGIN, most, 0),
             memory: Arc::new(Semaphore::new((BUDGET / GRAIN) as usize)),
             is_folder,
         }
@@ -232,8 +234,10 @@ impl Remote {
             });
             all.unwrap_or_else(stop_for);
         };
-        let (large, small) = (0..items.len()).partition(|at| self.engine.is_folder || is_large(&items[*at]));
-        let lanes = [Lane::large(large, self.engine.jobs), Lane::small(small, self.engine.jobs)];
+        let Engine { jobs, is_folder, .. } = self.engine;
+        let (large, small) = (0..items.len()).partition(|at| is_folder || is_large(&items[*at]));
+        let large_at_once = if is_folder { jobs } else { jobs.min(LARGE_AT_ONCE) };
+        let lanes = [Lane::one_to_a_thread(large, large_at_once), Lane::many_to_a_thread(small, jobs)];
         std::thread::scope(|scope| {
             for lane in &lanes {
                 for _ in 0..lane.threads {
@@ -262,15 +266,15 @@ struct Lane {
 }
 
 impl Lane {
-    /// Each keeps a thread busy: with hashing, or with the file system.
-    fn large(items: Vec<usize>, jobs: usize) -> Lane {
-        let threads = LARGE_AT_ONCE.min(jobs).min(items.len());
+    /// For what keeps a thread busy with hashing, or with the file system.
+    fn one_to_a_thread(items: Vec<usize>, at_once: usize) -> Lane {
+        let threads = at_once.min(items.len());
         Lane { items, taken: AtomicUsize::new(0), threads, at_once: 1 }
     }
 
-    /// Most of their time is waiting for the store.
-    fn small(items: Vec<usize>, jobs: usize) -> Lane {
-        let at_once = jobs.min(items.len());
+    /// For what waits for the store most of its time.
+    fn many_to_a_thread(items: Vec<usize>, at_once: usize) -> Lane {
+        let at_once = at_once.min(items.len());
         let threads = SMALL_THREADS.min(at_once);
         Lane { items, taken: AtomicUsize::new(0), threads, at_once: at_once.div_ceil(threads.max(1)) }
     }
