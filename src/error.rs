@@ -114,10 +114,16 @@ impl Error {
 
     /// Whether the direct cause is an I/O error of this kind.
     pub fn is_io(&self, kind: io::ErrorKind) -> bool {
-        self.source
-            .as_ref()
-            .and_then(|source| source.downcast_ref::<io::Error>())
-            .is_some_and(|error| error.kind() == kind)
+        self.io().is_some_and(|error| error.kind() == kind)
+    }
+
+    /// Whether the direct cause is an I/O error.
+    pub fn is_of_io(&self) -> bool {
+        self.io().is_some()
+    }
+
+    fn io(&self) -> Option<&io::Error> {
+        self.source.as_ref()?.downcast_ref()
     }
 }
 

@@ -290,6 +290,23 @@ fn a_busy_store_is_asked_again() {
 }
 
 #[test]
+fn a_store_that_serves_few_at_once_gets_fewer() {
+    let proxy = Proxy::with_room(&garage().endpoint, 24);
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    for number in 0..600 {
+        repo.write(&format!("data/{number}"), noise(number, 3_000));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    repo.model(["push"]).says("pushed 601 objects").ok();
+    let asked = proxy.count(&["PUT"]);
+    assert!((603..2 * 602).contains(&asked), "{asked} requests: some were refused, but not for long");
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    clone.model(["pull"]).says("fetched 601 objects").ok();
+}
+
+#[test]
 fn a_link_that_breaks_is_gone_on_with() {
     let mut seen = HashSet::new();
     let proxy = Proxy::start(&garage().endpoint, move |line| {

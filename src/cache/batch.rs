@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rayon::prelude::*;
 use tempfile::{NamedTempFile, TempPath};
@@ -24,6 +24,8 @@ const PUBLISH_AT_ONCE: u64 = 8 * 1024 * 1024;
 const SMALL: u64 = 1024 * 1024;
 /// Objects are never modified.
 const OBJECT_MODE: u32 = 0o444;
+/// What names of temporary files begin with.
+pub(super) const TEMP_PREFIX: &str = "new-";
 /// What arrives and is not larger waits in memory until it was checked.
 const ARRIVES_IN_MEMORY: u64 = 64 * 1024;
 /// Sharing blocks saves nothing for files smaller than a block.
@@ -50,6 +52,8 @@ pub struct Batch<'a> {
     added: Mutex<Usage>,
     dirs: Mutex<BTreeSet<PathBuf>>,
     reflinks: AtomicBool,
+    /// A file in `tmp` while small objects are being written elsewhere: it tells that they were left when it was.
+    sign: OnceLock<TempPath>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl<'a> Batch<'a> {
             added: Mutex::default(),
             dirs: Mutex::default(),
             reflinks: AtomicBool::new(true),
+            sign: OnceLock::new(),
         }
     }
 
@@ -114,6 +119,10 @@ impl<'a> Batch<'a> {
         if self.published.lock().expect("no thread panicked").contains(&digest) {
             return Ok(added);
         }
+        if self.sign.get().is_none() {
+            // Another thread's is as good.
+            drop(self.sign.set(self.temp_in(&self.tmp)?.into_temp_path()));
+        }
         let target = self.cache.object_path(&digest);
         let dir = target.parent().unwrap_or(&self.tmp);
         let mut temp = match self.temp_in(dir) {
@@ -152,7 +161,7 @@ impl<'a> Batch<'a> {
 
     fn temp_in(&self, dir: &Path) -> Result<NamedTempFile> {
         tempfile::Builder::new()
-            .prefix("new-")
+            .prefix(TEMP_PREFIX)
             .rand_bytes(12)
             .permissions(fs::Permissions::from_mode(OBJECT_MODE))
             .tempfile_in(dir)
@@ -361,6 +370,33 @@ mod tests {
         assert_eq!(cache.verify(&added.digest, &|_| Ok(())).unwrap(), Some(true));
         assert_eq!(cache.usage().unwrap(), Usage { objects: 1, bytes: 3 });
         assert_eq!(fs::read_dir(cache.root().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn small_objects_of_a_process_that_died_are_removed() {
+        let (_dir, cache) = cache();
+        let batch = cache.batch().unwrap();
+        let digest = batch.add_bytes(b"abc").unwrap().digest;
+        // As if it had died: nothing is dropped.
+        std::mem::forget(batch);
+        let dir = fsio::parent_of(&cache.object_path(&digest)).to_owned();
+        let files = |dir: &Path| -> Vec<PathBuf> {
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let left = [files(&dir), files(&cache.root().join("tmp"))].concat();
+        assert_eq!(left.len(), 2);
+        let kept = cache.batch().unwrap();
+        let digest = kept.add_bytes(b"abc").unwrap().digest;
+        kept.commit().unwrap();
+        assert_eq!(files(&dir).len(), 2, "it could still be at work");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 60 * 60);
+        for path in &left {
+            File::open(path).unwrap().set_modified(old).unwrap();
+        }
+        File::open(cache.object_path(&digest)).unwrap().set_modified(old).unwrap();
+        drop(cache.batch().unwrap());
+        assert_eq!(files(&dir), [cache.object_path(&digest)], "objects stay, however old");
+        assert_eq!(files(&cache.root().join("tmp")), Vec::<PathBuf>::new());
     }
 
     #[test]

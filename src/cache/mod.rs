@@ -204,7 +204,11 @@ impl Cache {
         let tmp = self.root.join("tmp");
         fsio::create_dir_all(&tmp, self.durability)?;
         fsio::create_dir_all(&self.root.join("objects"), self.durability)?;
-        fsio::remove_stale(&tmp)?;
+        if fsio::remove_stale(&tmp, "")? > 0 {
+            // Whoever died may have left small objects, which are written where they will be.
+            let dirs = (0..=u8::MAX).map(|first| self.root.join("objects").join(format!("{first:02x}")));
+            dirs.par_bridge().try_for_each(|dir| fsio::remove_stale(&dir, batch::TEMP_PREFIX).map(drop))?;
+        }
         Ok(Batch::new(self, tmp))
     }
 

@@ -173,31 +173,37 @@ pub fn remove_all_if_there(dir: &Path) -> Result<()> {
 }
 
 /// Removes what processes that died left in a directory of temporary files: entries that nobody touched for a day, by the
-/// file system's own clock. Whoever still writes to a file touches it.
-pub fn remove_stale(dir: &Path) -> Result<()> {
+/// file system's own clock, and whose names begin with `prefix`. Returns how many. Whoever still writes to a file touches it.
+pub fn remove_stale(dir: &Path, prefix: &str) -> Result<usize> {
     const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
-    remove_older(dir, DAY)
+    remove_older(dir, prefix, DAY)
 }
 
 /// As [`remove_stale`], of entries that nobody touched for so many nanoseconds.
-pub fn remove_older(dir: &Path, age: i64) -> Result<()> {
+pub fn remove_older(dir: &Path, prefix: &str, age: i64) -> Result<usize> {
     let entries: Vec<_> = match fs::read_dir(dir) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(entries) => entries
+            .flatten()
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
+            .map(|entry| entry.path())
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error).context(dir, "list"),
     };
     if entries.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
+    let mut removed = 0;
     let limit = Clock::read(dir)?.earlier(age);
     for path in entries {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if FileStat::from_metadata(&metadata).changed_before(limit) {
             // Another process may be at it, too; whatever is left is tried again next time.
-            drop(if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) });
+            let gone = if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed += usize::from(gone.is_ok());
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// What became of an attempt to share blocks.
@@ -265,11 +271,12 @@ mod tests {
         fs::create_dir(dir.path().join("old-dir")).unwrap();
         fs::write(dir.path().join("old-dir/file"), "x").unwrap();
         File::open(dir.path().join("old-dir")).unwrap().set_modified(old).unwrap();
-        remove_stale(dir.path()).unwrap();
+        assert_eq!(remove_stale(dir.path(), "ne").unwrap(), 0);
+        assert_eq!(remove_stale(dir.path(), "").unwrap(), 2);
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["new"]);
-        remove_stale(&dir.path().join("absent")).unwrap();
+        remove_stale(&dir.path().join("absent"), "").unwrap();
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Partial {
     /// to tell, two processes write the same bytes to the same places, and one of them finds that its file was taken away.
     pub fn open(dir: &Path, digest: Digest, size: u64, durability: Durability) -> Result<Partial> {
         create_dir_all(dir, durability)?;
-        remove_older(dir, KEEP)?;
+        remove_older(dir, "", KEEP)?;
         let path = dir.join(format!("{digest}.{}", uuid::Uuid::new_v4().simple()));
         let (file, blocks) = match adopt(dir, &digest, size, &path)? {
             Some(leftover) => (leftover.file, leftover.blocks),

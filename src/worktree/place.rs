@@ -67,7 +67,7 @@ impl Staging {
     /// Makes a staging area below a worktree's `model` directory, for this process alone.
     pub fn new(model_dir: &Path, durability: Durability) -> Result<Staging> {
         if super::swap::journals(model_dir).is_empty() {
-            fsio::remove_stale(&model_dir.join("staging"))?;
+            fsio::remove_stale(&model_dir.join("staging"), "")?;
         }
         let dir = model_dir.join("staging").join(uuid::Uuid::new_v4().simple().to_string());
         fsio::create_dir_all(&dir, Durability::Off)?;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What becomes of a request.
@@ -31,11 +31,23 @@ struct Shared {
     down: AtomicU64,
     requests: Mutex<Vec<String>>,
     decide: Mutex<Box<Decide>>,
+    /// So many requests are served at once; more are answered with 503.
+    room: usize,
+    serving: AtomicUsize,
 }
 
 impl Proxy {
     /// Starts one before a server (`http://host:port`); `decide` sees the first line of every request.
     pub fn start(server: &str, decide: impl FnMut(&str) -> Fate + Send + 'static) -> Proxy {
+        Proxy::start_with(server, usize::MAX, decide)
+    }
+
+    /// Starts one before a server that serves only so many requests at once.
+    pub fn with_room(server: &str, room: usize) -> Proxy {
+        Proxy::start_with(server, room, |_| Fate::Pass)
+    }
+
+    fn start_with(server: &str, room: usize, decide: impl FnMut(&str) -> Fate + Send + 'static) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -44,13 +56,19 @@ impl Proxy {
             down: AtomicU64::new(0),
             requests: Mutex::default(),
             decide: Mutex::new(Box::new(decide)),
+            room,
+            serving: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&serving);
                 // A connection that breaks is the client's to notice.
-                std::thread::spawn(move || serve(stream, &shared).ok());
+                std::thread::spawn(move || {
+                    let is_full = shared.serving.fetch_add(1, Ordering::SeqCst) >= shared.room;
+                    serve(stream, &shared, is_full).ok();
+                    shared.serving.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Proxy { address, shared }
@@ -79,7 +97,7 @@ impl Proxy {
 }
 
 /// One request per connection.
-fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
+fn serve(mut client: TcpStream, shared: &Shared, is_full: bool) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -91,7 +109,7 @@ fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let range = text.lines().find(|line| line.to_ascii_lowercase().starts_with("range:")).unwrap_or_default();
     let line = format!("{line} {range}");
     shared.requests.lock().unwrap().push(line.clone());
-    let fate = (shared.decide.lock().unwrap())(&line);
+    let fate = if is_full { Fate::Busy } else { (shared.decide.lock().unwrap())(&line) };
     let length = text.lines().find_map(|line| {
         line.to_ascii_lowercase().strip_prefix("content-length:").and_then(|rest| rest.trim().parse().ok())
     });

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::pace::Gate;
-use super::{Download, Failure, MIB, PART, PARTS_AT_ONCE, Receive};
+use super::{Download, Failure, MIB, PART, PARTS_AT_ONCE, Receive, SMALL};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{BLOCK, Partial};
 use crate::human;
@@ -74,6 +74,8 @@ impl Remote {
         step: &dyn Step,
     ) -> Result<(), Failure> {
         let key = layout::object_key(&self.url, &download.digest)?;
+        let counts_as_part = download.exact && download.size > SMALL && !self.engine.is_folder;
+        let turn = if counts_as_part { Some(self.engine.fetching.turn().await) } else { None };
         let answer = match self.store.get(&key).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.not_read(download, &error)),
@@ -101,6 +103,9 @@ impl Remote {
             GetResultPayload::Stream(mut stream) => {
                 while let Some(bytes) = stream.next().await {
                     take(&bytes.map_err(|error| self.failed("cannot be read", &error))?)?;
+                }
+                if let Some(turn) = turn {
+                    turn.done(download.size);
                 }
                 Ok(())
             }

@@ -49,8 +49,12 @@ const GRAIN: u64 = 64 * 1024;
 const FOLDER_JOBS: usize = 16;
 /// Large objects at once with a bucket.
 const LARGE_AT_ONCE: usize = PARTS_AT_ONCE;
-/// Threads that read, hash and write small objects.
-const SMALL_THREADS: usize = 8;
+/// Larger objects count as parts: what is on its way of them is worth something.
+const SMALL: u64 = MIB;
+/// Threads that read and hash small objects.
+const SENDING_THREADS: usize = 8;
+/// Threads that write small objects. More: a file system takes syncs of many together.
+const FETCHING_THREADS: usize = 32;
 
 /// An object to send.
 #[derive(Clone, Debug)]
@@ -86,7 +90,7 @@ pub trait Receive {
     fn in_pieces(&mut self) -> Result<Option<Arc<Partial>>> {
         Ok(None)
     }
-    /// Checks that all bytes came and are right, and keeps the object.
+    /// Checks that all bytes came and are right, and keeps the object. An error that no I/O caused says that they are wrong.
     fn finish(self: Box<Self>) -> Result<()>;
 }
 
@@ -95,11 +99,11 @@ pub(super) struct Engine {
     traffic: Traffic,
     /// Objects at once.
     jobs: usize,
-    /// Parts of large objects at once on their way to the store.
+    /// Parts, and objects that count as one, at once on their way to the store.
     sending: Arc<Gate>,
     /// Parts that are read before their turn.
     ahead: Semaphore,
-    /// Parts of large objects at once on their way from it.
+    /// And on their way from it.
     fetching: Arc<Gate>,
     /// Memory for what is sent, in grains.
     memory: Arc<Semaphore>,
@@ -164,8 +168,8 @@ impl Remote {
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
         self.end_old_uploads(records)?;
-        let is_large = |upload: &Upload| upload.size > PART;
-        let failed = self.in_parallel(uploads, is_large, async |upload| {
+        let is_large = |upload: &Upload| upload.size > SMALL;
+        let failed = self.in_parallel(uploads, is_large, SENDING_THREADS, async |upload| {
             self.send(upload, records, step).await?;
             step.finish_one();
             Ok(())
@@ -185,15 +189,15 @@ impl Remote {
         receive: &(dyn Fn(&Download) -> Result<Box<dyn Receive + 'r>> + Sync),
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
-        let is_large = |download: &Download| download.exact && download.size > PART;
-        let failed = self.in_parallel(downloads, is_large, async |download| {
+        let is_large = |download: &Download| download.exact && download.size > SMALL;
+        let failed = self.in_parallel(downloads, is_large, FETCHING_THREADS, async |download| {
             let mut sink = receive(download)?;
             self.get(download, sink.as_mut(), step).await?;
-            let shown = || human::escape(&download.path);
-            sink.finish().map_err(|error| {
-                Failure::Object(error.about(shown()).hint(
+            sink.finish().map_err(|error| match error.is_of_io() {
+                true => Failure::All(error.about(human::escape(&download.path))),
+                false => Failure::Object(error.about(human::escape(&download.path)).hint(
                     "the store holds other bytes under this name; a clone that has it can mend that: git model push --repair",
-                ))
+                )),
             })?;
             step.finish_one();
             Ok(())
@@ -201,12 +205,13 @@ impl Remote {
         Ok(failed.into_iter().map(|(at, error)| (downloads[at].digest, error)).collect())
     }
 
-    /// Runs `work` on every item: large ones on a thread each, small ones many to a thread. Returns the items that failed by
+    /// Runs `work` on every item: large ones on a thread each, small ones many to each of a few threads. Returns the items that failed by
     /// themselves; any other error stops all.
     fn in_parallel<'i, T: Sync, W: Future<Output = Result<(), Failure>>>(
         &self,
         items: &'i [T],
         is_large: impl Fn(&T) -> bool,
+        threads_for_small: usize,
         work: impl Fn(&'i T) -> W + Sync,
     ) -> Result<Vec<(usize, Error)>> {
         let stop = AtomicBool::new(false);
@@ -217,10 +222,11 @@ impl Remote {
             fatal.lock().expect("no thread panicked").get_or_insert(error);
         };
         let run = |lane: &Lane| {
+            let (failed, stop_for) = (&failed, &stop_for);
             let left = std::iter::from_fn(|| if stop.load(Ordering::Relaxed) { None } else { lane.next() });
             let work = |at: usize| work(&items[at]).map(move |done| (at, done));
             let mut outcomes = futures::stream::iter(left).map(work).buffer_unordered(lane.at_once);
-            let all = self.wait(async {
+            let all = self.wait(async move {
                 while let Some((at, outcome)) = outcomes.next().await {
                     match outcome {
                         Ok(()) => {}
@@ -237,7 +243,10 @@ impl Remote {
         let Engine { jobs, is_folder, .. } = self.engine;
         let (large, small) = (0..items.len()).partition(|at| is_folder || is_large(&items[*at]));
         let large_at_once = if is_folder { jobs } else { jobs.min(LARGE_AT_ONCE) };
-        let lanes = [Lane::one_to_a_thread(large, large_at_once), Lane::many_to_a_thread(small, jobs)];
+        let lanes = [
+            Lane::one_to_a_thread(large, large_at_once),
+            Lane::many_to_a_thread(small, jobs, threads_for_small),
+        ];
         std::thread::scope(|scope| {
             for lane in &lanes {
                 for _ in 0..lane.threads {
@@ -273,9 +282,9 @@ impl Lane {
     }
 
     /// For what waits for the store most of its time.
-    fn many_to_a_thread(items: Vec<usize>, at_once: usize) -> Lane {
+    fn many_to_a_thread(items: Vec<usize>, at_once: usize, threads: usize) -> Lane {
         let at_once = at_once.min(items.len());
-        let threads = SMALL_THREADS.min(at_once);
+        let threads = threads.min(at_once);
         Lane { items, taken: AtomicUsize::new(0), threads, at_once: at_once.div_ceil(threads.max(1)) }
     }
 

@@ -14,7 +14,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::task::{JoinError, JoinSet};
 
 use super::record::{self, Record, SentPart};
-use super::{Engine, Failure, PART, Upload, part_size};
+use super::{Engine, Failure, PART, SMALL, Upload, part_size};
 use crate::error::{Context, Error, Result};
 use crate::fsio;
 use crate::human;
@@ -67,6 +67,12 @@ impl Remote {
                 None => self.send_stream(upload, &source, &key, step).await,
             };
         }
+        let counts_as_part = upload.size > SMALL && !self.engine.is_folder;
+        // In the order of parts: those that wait for their turn have their memory.
+        let ahead = match counts_as_part {
+            true => Some(self.engine.ahead.acquire().await.expect("never closed")),
+            false => None,
+        };
         let memory = self.engine.memory.acquire_many(Engine::weight(upload.size));
         let _held = memory.await.expect("never closed");
         let mut bytes = Vec::with_capacity(upload.size as usize);
@@ -77,8 +83,13 @@ impl Remote {
         if self.engine.is_folder {
             self.engine.traffic.wait_for(bytes.len()).await;
         }
+        let turn = if counts_as_part { Some(self.engine.sending.turn().await) } else { None };
+        drop(ahead);
         let put = self.store.put(&key, PutPayload::from(bytes)).await;
         put.map_err(|error| self.not_written(&error))?;
+        if let Some(turn) = turn {
+            turn.done(upload.size);
+        }
         step.advance(upload.size);
         Ok(())
     }

@@ -42,7 +42,9 @@ struct Shared {
 impl Traffic {
     /// At most `jobs` requests at once, and in both directions together at most `limit_rate` bytes per second.
     pub fn new(jobs: Option<usize>, limit_rate: Option<u64>) -> Traffic {
-        let most = jobs.unwrap_or(REQUESTS);
+        // At a rate that is limited, no more than get a slice every second: a server gives up a connection that rests for long.
+        let enough = limit_rate.map_or(REQUESTS, |rate| (rate as usize / SLICE).max(2));
+        let most = jobs.unwrap_or(REQUESTS).min(enough);
         let requests = Gate::new(most, most, 0);
         Traffic(Arc::new(Shared { jobs, limit_rate, requests, throttle: limit_rate.map(Throttle::new) }))
     }
@@ -127,7 +129,8 @@ impl HttpService for Client {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                if error.kind() == HttpErrorKind::Timeout {
+                // Also where a connection is refused: there may be too many of them.
+                if matches!(error.kind(), HttpErrorKind::Timeout | HttpErrorKind::Connect) {
                     turn.overloaded();
                 }
                 return Err(error);
