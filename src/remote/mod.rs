@@ -1,7 +1,7 @@
 //! Stores of objects: the only module that names object_store or runs async code. Layout: `docs/formats/store-layout.md`.
 //!
 //! Outward everything is synchronous. Many objects move at once: a large one on a thread of its own, that hashes it, small ones
-//! many to a thread. A budget in bytes, not the number of either, bounds the memory.
+//! many to a thread. A budget in bytes, not the number of either, bounds the memory of what is sent.
 
 mod checksums;
 mod connect;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::pace::Gate;
-use super::{Download, Failure, MIB, PART, PARTS_AT_ONCE, Receive, SMALL};
+use super::{Download, Failure, MIB, PART, PARTS_AT_ONCE, Receive};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{BLOCK, Partial};
 use crate::human;
@@ -74,7 +74,7 @@ impl Remote {
         step: &dyn Step,
     ) -> Result<(), Failure> {
         let key = layout::object_key(&self.url, &download.digest)?;
-        let counts_as_part = download.exact && download.size > SMALL && !self.engine.is_folder;
+        let counts_as_part = download.is_large() && !self.engine.is_folder;
         let turn = if counts_as_part { Some(self.engine.fetching.turn().await) } else { None };
         let answer = match self.store.get(&key).await {
             Ok(answer) => answer,

@@ -82,6 +82,20 @@ pub struct Download {
     pub exact: bool,
 }
 
+impl Upload {
+    /// Whether it counts as a part, or is several.
+    fn is_large(&self) -> bool {
+        self.size > SMALL
+    }
+}
+
+impl Download {
+    /// Whether it counts as a part, or is several. What may be smaller than it says does not.
+    fn is_large(&self) -> bool {
+        self.exact && self.size > SMALL
+    }
+}
+
 /// Takes in the bytes of one fetched object.
 pub trait Receive {
     /// Takes the next bytes.
@@ -168,8 +182,7 @@ impl Remote {
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
         self.end_old_uploads(records)?;
-        let is_large = |upload: &Upload| upload.size > SMALL;
-        let failed = self.in_parallel(uploads, is_large, SENDING_THREADS, async |upload| {
+        let failed = self.in_parallel(uploads, Upload::is_large, SENDING_THREADS, async |upload| {
             self.send(upload, records, step).await?;
             step.finish_one();
             Ok(())
@@ -189,8 +202,7 @@ impl Remote {
         receive: &(dyn Fn(&Download) -> Result<Box<dyn Receive + 'r>> + Sync),
         step: &dyn Step,
     ) -> Result<Vec<(Digest, Error)>> {
-        let is_large = |download: &Download| download.exact && download.size > SMALL;
-        let failed = self.in_parallel(downloads, is_large, FETCHING_THREADS, async |download| {
+        let failed = self.in_parallel(downloads, Download::is_large, FETCHING_THREADS, async |download| {
             let mut sink = receive(download)?;
             self.get(download, sink.as_mut(), step).await?;
             sink.finish().map_err(|error| match error.is_of_io() {
@@ -205,8 +217,8 @@ impl Remote {
         Ok(failed.into_iter().map(|(at, error)| (downloads[at].digest, error)).collect())
     }
 
-    /// Runs `work` on every item: large ones on a thread each, small ones many to each of a few threads. Returns the items that failed by
-    /// themselves; any other error stops all.
+    /// Runs `work` on every item: large ones on a thread each, small ones many to each of a few threads. Returns the items that
+    /// failed by themselves; any other error stops all.
     fn in_parallel<'i, T: Sync, W: Future<Output = Result<(), Failure>>>(
         &self,
         items: &'i [T],

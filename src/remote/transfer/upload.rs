@@ -14,7 +14,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::task::{JoinError, JoinSet};
 
 use super::record::{self, Record, SentPart};
-use super::{Engine, Failure, PART, SMALL, Upload, part_size};
+use super::{Engine, Failure, PART, Upload, part_size};
 use crate::error::{Context, Error, Result};
 use crate::fsio;
 use crate::human;
@@ -67,7 +67,7 @@ impl Remote {
                 None => self.send_stream(upload, &source, &key, step).await,
             };
         }
-        let counts_as_part = upload.size > SMALL && !self.engine.is_folder;
+        let counts_as_part = upload.is_large() && !self.engine.is_folder;
         // In the order of parts: those that wait for their turn have their memory.
         let ahead = match counts_as_part {
             true => Some(self.engine.ahead.acquire().await.expect("never closed")),
