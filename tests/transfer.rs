@@ -307,6 +307,59 @@ fn a_store_that_serves_few_at_once_gets_fewer() {
 }
 
 #[test]
+fn a_slow_link_is_not_asked_for_more_than_it_carries() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    for number in 0..80 {
+        repo.write(&format!("data/{number}"), noise(number, 8_000));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    // So many would rest long enough for a server to give them up.
+    let proxy = Proxy::with_room(&garage().endpoint, 16);
+    through(&repo, &proxy).model(["push", "--limit-rate", "256k"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    clone.model(["fetch", "--limit-rate", "256k"]).ok();
+    assert!(proxy.count(&["PUT", "/objects/"]) >= 81 && proxy.count(&["GET", "/objects/"]) >= 81);
+    assert_eq!(proxy.refused(), 0, "requests at once for which there was no room");
+}
+
+#[test]
+fn more_files_are_opened_than_the_shell_began_with() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    for number in 0..300 {
+        repo.write(&format!("data/{number}"), noise(number, 100_000));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    let few = format!("ulimit -Sn 64; {BINARY}");
+    repo.sh(&format!("{few} push")).says("pushed 301 objects").ok();
+    let clone = place.clone_of(&repo, "clone");
+    clone.sh(&format!("{few} fetch")).says("fetched 301 objects").ok();
+}
+
+#[test]
+fn a_device_that_fails_is_not_blamed_on_the_store() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    // One waits in memory, the other one in a file.
+    for (name, size) in [("small", 60_000), ("middle", 300_000)] {
+        repo.write(name, noise(size as u64, size));
+        repo.model(["add", name]).ok();
+    }
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    repo.model(["push"]).ok();
+    let clone = place.clone_of(&repo, "clone");
+    for name in ["small", "middle"] {
+        // Files cannot grow larger than 32 KiB.
+        let fetch = format!("trap '' XFSZ; ulimit -f 64; {BINARY} pull {name}");
+        clone.sh(&fetch).never_says("push --repair").fails(1, "File too large");
+    }
+    clone.model(["pull"]).says("fetched 2 objects").ok();
+}
+
+#[test]
 fn a_link_that_breaks_is_gone_on_with() {
     let mut seen = HashSet::new();
     let proxy = Proxy::start(&garage().endpoint, move |line| {

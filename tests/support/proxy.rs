@@ -34,6 +34,7 @@ struct Shared {
     /// So many requests are served at once; more are answered with 503.
     room: usize,
     serving: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl Proxy {
@@ -58,6 +59,7 @@ impl Proxy {
             decide: Mutex::new(Box::new(decide)),
             room,
             serving: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -89,6 +91,11 @@ impl Proxy {
         self.shared.down.load(Ordering::Relaxed)
     }
 
+    /// How many requests there was no room for.
+    pub fn refused(&self) -> usize {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
     /// How many requests had a first line with all of these in it.
     pub fn count(&self, parts: &[&str]) -> usize {
         let requests = self.shared.requests.lock().unwrap();
@@ -109,6 +116,7 @@ fn serve(mut client: TcpStream, shared: &Shared, is_full: bool) -> std::io::Resu
     let range = text.lines().find(|line| line.to_ascii_lowercase().starts_with("range:")).unwrap_or_default();
     let line = format!("{line} {range}");
     shared.requests.lock().unwrap().push(line.clone());
+    shared.refused.fetch_add(usize::from(is_full), Ordering::Relaxed);
     let fate = if is_full { Fate::Busy } else { (shared.decide.lock().unwrap())(&line) };
     let length = text.lines().find_map(|line| {
         line.to_ascii_lowercase().strip_prefix("content-length:").and_then(|rest| rest.trim().parse().ok())

@@ -24,8 +24,11 @@ use crate::remote_url::{self, RemoteUrl};
 
 use super::checksums::Checksums;
 use super::credentials::Renew;
-use super::transfer::{Client, Traffic};
+use super::transfer::{self, Client, Traffic};
 use renewing::Renewing;
+
+/// Files that may be open at once: a connection and a file for each request, and some more.
+const OPEN_FILES: u64 = 4 * transfer::REQUESTS as u64;
 
 /// How a store is to be reached: everything that comes from the user, not from the repository.
 #[derive(Clone)]
@@ -173,11 +176,25 @@ fn retry() -> RetryConfig {
 
 /// The threads on which requests run.
 pub(super) fn runtime() -> Result<Runtime> {
+    allow_open_files();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))
+}
+
+/// Lets this process have as many files open as hundreds of requests need, with what arrives by them: some systems begin with
+/// far fewer than they allow.
+fn allow_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        // Where that is refused, what is there may do.
+        drop(setrlimit(Resource::Nofile, limit));
+    }
 }
 
 /// A client that follows no redirect: it would take credentials along to wherever the answer says.

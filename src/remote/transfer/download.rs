@@ -82,7 +82,7 @@ impl Remote {
         };
         let mut take = |bytes: &[u8]| -> Result<(), Failure> {
             self.interrupt.check()?;
-            sink.write(bytes).map_err(|error| Failure::Object(error.about(human::escape(&download.path))))?;
+            sink.write(bytes).map_err(|error| Failure::of_sink(download, error))?;
             step.advance(bytes.len() as u64);
             Ok(())
         };

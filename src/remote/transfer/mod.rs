@@ -24,8 +24,8 @@ use crate::id::Digest;
 use crate::progress::Step;
 use pace::Gate;
 
-pub(super) use wire::Client;
 pub use wire::Traffic;
+pub(super) use wire::{Client, REQUESTS};
 
 const MIB: u64 = 1024 * 1024;
 /// The smallest part; larger ones only where a store's limit of 10,000 parts asks for them.
@@ -126,7 +126,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(traffic: &Traffic, is_folder: bool) -> Engine {
-        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { wire::REQUESTS });
+        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { REQUESTS });
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // At a rate that is limited, a second's worth is enough.
         let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
@@ -164,6 +164,15 @@ enum Failure {
     Object(Error),
     /// Nothing more can be done.
     All(Error),
+}
+
+impl Failure {
+    /// Why the bytes of an object were not taken: a device that fails does so for all of them, and says nothing of the store.
+    fn of_sink(download: &Download, error: Error) -> Failure {
+        let is_of_io = error.is_of_io();
+        let error = error.about(human::escape(&download.path));
+        if is_of_io { Failure::All(error) } else { Failure::Object(error) }
+    }
 }
 
 impl From<Error> for Failure {
@@ -205,11 +214,11 @@ impl Remote {
         let failed = self.in_parallel(downloads, Download::is_large, FETCHING_THREADS, async |download| {
             let mut sink = receive(download)?;
             self.get(download, sink.as_mut(), step).await?;
-            sink.finish().map_err(|error| match error.is_of_io() {
-                true => Failure::All(error.about(human::escape(&download.path))),
-                false => Failure::Object(error.about(human::escape(&download.path)).hint(
+            sink.finish().map_err(|error| match Failure::of_sink(download, error) {
+                Failure::Object(error) => Failure::Object(error.hint(
                     "the store holds other bytes under this name; a clone that has it can mend that: git model push --repair",
                 )),
+                all => all,
             })?;
             step.finish_one();
             Ok(())
