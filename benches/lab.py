@@ -140,7 +140,7 @@ def write_random(path: Path, size: int) -> None:
 def install(lab: Lab, program: str) -> str:
     """Installs the peers if need be; returns a program of theirs: its path below the cache, or a command of the system."""
     cache = Path(subprocess.check_output([PROJECT / "tests/setup", "peers"], text=True).strip())
-    found = shutil.which(cache / program) if "/" in program else shutil.which(program)
+    found = shutil.which(str(cache / program) if "/" in program else program)
     if found is None:
         raise FileNotFoundError(f"{program} is not there and could not be installed")
     lab.tools[found] = "--version"

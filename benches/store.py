@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,14 +36,15 @@ def s3_port() -> int:
 
 
 class Garage:
-    """One server with one key; it ends with the benchmark."""
+    """One empty server with one key."""
 
     def __init__(self, lab: Lab, binary: Path):
-        self.binary, self.config = binary, lab.scratch / "garage.toml"
+        self.folder = Path(tempfile.mkdtemp(prefix="garage-", dir=lab.scratch))
+        self.binary, self.config = binary, self.folder / "garage.toml"
         rpc, self.port, admin = free_port(), s3_port(), free_port()
         self.config.write_text(f"""
-metadata_dir = "{lab.scratch}/garage-meta"
-data_dir = "{lab.scratch}/garage-data"
+metadata_dir = "{self.folder}/meta"
+data_dir = "{self.folder}/data"
 db_engine = "sqlite"
 replication_factor = 1
 rpc_bind_addr = "127.0.0.1:{rpc}"
@@ -57,13 +60,13 @@ api_bind_addr = "127.0.0.1:{admin}"
         lab.tools[str(binary)] = "--version"
         # A server that was in use for some time has them all; else whoever comes first would pay for them.
         for number in range(1 << 16):
-            (lab.scratch / "garage-data" / f"{number >> 8:02x}" / f"{number & 255:02x}").mkdir(parents=True)
-        log = open(lab.scratch / "garage.log", "w")
+            (self.folder / "data" / f"{number >> 8:02x}" / f"{number & 255:02x}").mkdir(parents=True)
+        log = open(self.folder / "log", "w")
         self.server = subprocess.Popen([binary, "-c", self.config, "server"], stdout=log, stderr=log)
         self.buckets = 0
         while self.admin("status", check=False).returncode != 0:
             if self.server.poll() is not None:
-                sys.exit((lab.scratch / "garage.log").read_text())
+                sys.exit((self.folder / "log").read_text())
             time.sleep(0.1)
         node = self.admin("node", "id", "-q").stdout.split("@")[0].strip()
         self.admin("layout", "assign", "-z", "a", "-c", "100G", node)
@@ -97,9 +100,11 @@ api_bind_addr = "127.0.0.1:{admin}"
             if used() - before < IDLE:
                 return
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Stops it and removes what it holds."""
         self.server.kill()
         self.server.wait()
+        shutil.rmtree(self.folder)
 
 
 class Delay:

@@ -193,7 +193,7 @@ fn allow_open_files() {
     if limit.current.is_some_and(|now| now < wanted) {
         limit.current = Some(wanted);
         // Where that is refused, what is there may do.
-        drop(setrlimit(Resource::Nofile, limit));
+        setrlimit(Resource::Nofile, limit).ok();
     }
 }
 
