@@ -2,7 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::garage::garage;
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::stores::{Place, key_of};
 use crate::support::{Repo, noise, run, sha256, skip};
 
@@ -302,6 +306,70 @@ fn repair_replaces_wrong_bytes(place: &Place) {
     let clone = place.clone_of(&repo, "clone");
     clone.model(["pull"]).ok();
     assert_eq!(clone.text("w.bin"), "good");
+}
+
+#[test]
+fn a_repair_that_fails_is_not_called_done() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    repo.commit_artifact("large.bin", noise(1, 20 << 20), "v1");
+    repo.model(["push"]).ok();
+    let object = key(&repo.join("large.bin"));
+    // Of the right size: asking for that says nothing.
+    place.put(&object, &noise(2, 20 << 20));
+    let proxy = Proxy::start(&garage().endpoint, |line| {
+        let is_read = line.starts_with("GET") || line.starts_with("HEAD");
+        if is_read { Fate::Pass } else { Fate::Denied }
+    });
+    let denied = repo.env("AWS_ENDPOINT_URL", proxy.endpoint());
+    denied.model(["push", "--repair"]).never_says("pushed").fails(1, "cannot be written to");
+    // Nor when the bytes that are here are damaged, too.
+    let cached = object.replace("objects/sha256", ".git/model/objects");
+    repo.sh(&format!("chmod u+w {cached} && printf evil | dd of={cached} conv=notrunc")).ok();
+    repo.model(["push", "--repair"]).never_says("pushed").fails(1, "damaged");
+}
+
+#[test]
+fn a_list_that_is_damaged_in_the_store_and_not_here_is_told_of() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    commit_dir(&repo, "dir", "a", "first");
+    let pointer = repo.text("dir.pointer");
+    commit_dir(&repo, "dir", "a", "second");
+    repo.model(["push"]).ok();
+    let clone = place.clone_of(&repo, "clone");
+    clone.model(["pull"]).ok();
+    clone.model(["push", "--repair"]).ok();
+    let root = pointer.lines().find_map(|line| line.strip_prefix("sha256: ")).unwrap();
+    place.put(&key_of(root), b"evil");
+    for repair in ["--repair", "--repair=bytes"] {
+        clone.model(["push", repair]).fails(3, "dir: the right content is neither here nor in");
+    }
+    repo.model(["push", "--repair"]).says("of these, 1 ").ok();
+    clone.model(["push", "--repair"]).ok();
+}
+
+#[test]
+fn a_push_that_fails_does_not_forget_that_the_store_was_emptied() {
+    let place = Place::garage();
+    let denies = Arc::new(AtomicBool::new(false));
+    let proxy = Proxy::start(&garage().endpoint, {
+        let denies = Arc::clone(&denies);
+        move |line| {
+            let is_refused =
+                denies.load(Ordering::Relaxed) && line.starts_with("PUT") && line.contains("/objects/");
+            if is_refused { Fate::Denied } else { Fate::Pass }
+        }
+    });
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", proxy.endpoint());
+    repo.commit_artifact("w.bin", "first", "v1");
+    repo.model(["push"]).says("pushed 1 object").ok();
+    place.delete("*");
+    repo.commit_artifact("w.bin", "second", "v2");
+    denies.store(true, Ordering::Relaxed);
+    repo.model(["push"]).fails(1, "cannot be written to");
+    denies.store(false, Ordering::Relaxed);
+    repo.model(["push", "HEAD~1"]).says("pushed 1 object").ok();
 }
 
 #[test]

@@ -360,6 +360,41 @@ fn a_device_that_fails_is_not_blamed_on_the_store() {
 }
 
 #[test]
+fn objects_of_some_size_do_not_crowd_the_link() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    for number in 0..90 {
+        repo.write(&format!("data/{number}"), noise(number, 1_000_000));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    // 16 MiB are on their way at once.
+    let proxy = Proxy::with_room(&garage().endpoint, 40);
+    through(&repo, &proxy).model(["push"]).says("pushed 91 objects").ok();
+    assert_eq!(proxy.refused(), 0, "requests at once for which there was no room");
+}
+
+#[test]
+fn a_link_that_always_breaks_is_gone_on_with_while_something_comes() {
+    let proxy = Proxy::start(&garage().endpoint, |line| {
+        let is_object = line.starts_with("GET") && line.contains("/objects/");
+        if is_object { Fate::Cut(3 * MIB / 2) } else { Fate::Pass }
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    // In pieces, and as a stream: more breaks of each than a request is repeated.
+    repo.commit_artifact("large.bin", noise(1, 34 << 20), "v1");
+    repo.commit_artifact("middle.bin", noise(2, 10 << 20), "v1");
+    repo.model(["push"]).ok();
+    let clone = through(&place.clone_of(&repo, "clone"), &proxy);
+    clone.model(["pull"]).ok();
+    assert!(proxy.down() < 60 * MIB, "{}", proxy.down());
+    for name in ["large.bin", "middle.bin"] {
+        assert_eq!(sha256(&clone.join(name)), sha256(&repo.join(name)), "{name}");
+    }
+}
+
+#[test]
 fn a_link_that_breaks_is_gone_on_with() {
     let mut seen = HashSet::new();
     let proxy = Proxy::start(&garage().endpoint, move |line| {

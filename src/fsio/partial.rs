@@ -229,7 +229,9 @@ impl Partial {
         let found = fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
         let own = self.file.metadata().context(&self.path, "read")?;
         if found.ok() != Some((own.dev(), own.ino())) {
-            return Err(Error::new(format!("{}: another process took it over", self.path.display()))
+            // Of I/O, not of wrong bytes.
+            return Err(Error::new(self.path.display().to_string())
+                .caused_by(io::Error::other("another process took it over"))
                 .hint("run the command again when the other one is done"));
         }
         let mut record = self.record();
@@ -241,7 +243,8 @@ impl Partial {
     /// Fails once a sync did.
     pub fn require_synced(&self) -> Result<()> {
         if self.unsynced.load(Ordering::Relaxed) {
-            return Err(Error::new(format!("{}: could not be synced to the device", self.path.display()))
+            return Err(Error::new(self.path.display().to_string())
+                .caused_by(io::Error::other("could not be synced to the device"))
                 .hint("see what the system says about the device (dmesg), then run the command again"));
         }
         Ok(())
@@ -288,7 +291,15 @@ fn leftovers(dir: &Path, digest: &Digest) -> impl Iterator<Item = PathBuf> {
 fn adopt(dir: &Path, digest: &Digest, size: u64, path: &Path) -> Result<Option<Leftover>> {
     let mut found: Vec<Leftover> = Vec::new();
     for leftover in leftovers(dir, digest) {
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(&leftover) else { continue };
+        let open = || OpenOptions::new().read(true).write(true).open(&leftover);
+        let file = match open() {
+            // It was complete when its process died.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::set_permissions(&leftover, fs::Permissions::from_mode(0o600)).and_then(|()| open())
+            }
+            file => file,
+        };
+        let Ok(file) = file else { continue };
         if file.try_lock().is_err() {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Sending objects to a store. Success means that the store itself confirmed everything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,7 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     }
     let Some((remote, id)) = meet(ctx, &found, options, &pushed)? else {
         // Only a dry run finds a folder that the push itself would make.
-        let plan = plan(ctx, &wanted.versions, &HashMap::new(), &pushed);
+        let plan = plan(ctx, &wanted.versions, &Held::default(), &pushed);
         report.count(&plan);
         return Ok(report);
     };
@@ -178,7 +178,11 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
     if options.repair.is_some() {
         pushed.forget();
     }
-    let mut sizes = remote.sizes(&asked(ctx, &wanted.versions, &pushed))?;
+    if !options.dry_run {
+        // What is not known any more must not count as there when this is interrupted.
+        pushed.save()?;
+    }
+    let sizes = remote.sizes(&asked(ctx, &wanted.versions, &pushed))?;
     let wrong = match options.repair {
         None => Vec::new(),
         Some(Repair::Bytes) => damaged_in_store(ctx, &remote, &sizes)?,
@@ -188,9 +192,8 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
             compared.wrong
         }
     };
-    // Not the size of any object, so that it counts as there but wrong.
-    sizes.extend(wrong.into_iter().map(|digest| (digest, u64::MAX)));
-    let plan = plan(ctx, &wanted.versions, &sizes, &pushed);
+    let held = Held { sizes, wrong: wrong.into_iter().collect() };
+    let plan = plan(ctx, &wanted.versions, &held, &pushed);
     report.count(&plan);
     if let Some(limit) = limit
         && report.bytes > limit
@@ -211,7 +214,7 @@ pub(super) fn send(ctx: &Ctx, wanted: Wanted, options: &Options, limit: Option<u
         plan.complete.iter().for_each(|digest| pushed.insert(*digest));
         pushed.save()?;
     }
-    lost_versions(&plan.lost, &found).map_or(Ok(report), Err)
+    lost_versions(&plan.lost, &found, &held).map_or(Ok(report), Err)
 }
 
 /// The objects of the store whose bytes are not what their names say, found out by reading them all.
@@ -327,6 +330,26 @@ struct Plan {
     lost: Vec<RepoPath>,
 }
 
+/// What a store was found to hold.
+#[derive(Debug, Default)]
+struct Held {
+    sizes: HashMap<Digest, u64>,
+    /// Objects that are there with other bytes than their names say, whatever their size.
+    wrong: HashSet<Digest>,
+}
+
+impl Held {
+    /// Whether an object is there and, as far as anybody looked, right.
+    fn is_right(&self, digest: &Digest, size: u64) -> bool {
+        self.sizes.get(digest) == Some(&size) && !self.wrong.contains(digest)
+    }
+
+    /// As [`Held::is_right`], of an object whose size nobody here knows.
+    fn may_be_right(&self, digest: &Digest) -> bool {
+        self.sizes.contains_key(digest) && !self.wrong.contains(digest)
+    }
+}
+
 type Versions = BTreeMap<Digest, (RepoPath, Pointer)>;
 
 /// What the versions need that is not known to be in the store.
@@ -343,8 +366,8 @@ fn asked(ctx: &Ctx, versions: &Versions, pushed: &Pushed) -> Vec<Digest> {
     asked
 }
 
-/// Compares what the versions need with the `sizes` that the store has.
-fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &Pushed) -> Plan {
+/// Compares what the versions need with what the store holds.
+fn plan(ctx: &Ctx, versions: &Versions, held: &Held, pushed: &Pushed) -> Plan {
     let mut plan = Plan::default();
     let mut files: BTreeMap<Digest, Upload> = BTreeMap::new();
     // Deepest first: what a tree object names lies deeper than itself, in every directory that holds it.
@@ -352,20 +375,21 @@ fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &P
     for (digest, (path, pointer)) in versions.iter().filter(|(digest, _)| !pushed.has(digest)) {
         let Ok(closure) = closure(ctx, pointer) else {
             // A directory whose lists of files are not here counts as there if its root is: roots are sent last.
-            if !sizes.contains_key(digest) {
+            if !held.may_be_right(digest) {
                 plan.lost.push(path.clone());
             }
             continue;
         };
         let unavailable = |digest: &Digest, size: u64| {
-            !pushed.has(digest) && sizes.get(digest) != Some(&size) && !ctx.cache.holds(digest, size)
+            !pushed.has(digest) && !held.is_right(digest, size) && !ctx.cache.holds(digest, size)
         };
         let is_lost = closure.files.iter().any(|file| unavailable(&file.digest, file.size));
         let upload = |digest: Digest, size: u64, inside: &str| {
-            let there = sizes.get(&digest) == Some(&size);
-            let wanted = !pushed.has(&digest) && !there && ctx.cache.holds(&digest, size);
+            let is_there = pushed.has(&digest) || held.is_right(&digest, size);
+            let wanted = !is_there && ctx.cache.holds(&digest, size);
             let path = if inside.is_empty() { path.to_string() } else { format!("{path}/{inside}") };
-            wanted.then(|| Upload { path, digest, size, file: ctx.cache.object_path(&digest) })
+            let (file, replaces) = (ctx.cache.object_path(&digest), held.sizes.contains_key(&digest));
+            wanted.then_some(Upload { path, digest, size, file, replaces })
         };
         for file in &closure.files {
             files.extend(upload(file.digest, file.size, &file.path).map(|upload| (file.digest, upload)));
@@ -391,19 +415,19 @@ fn plan(ctx: &Ctx, versions: &Versions, sizes: &HashMap<Digest, u64>, pushed: &P
         .chain(by_depth.into_values().rev())
         .filter(|stage| !stage.is_empty())
         .collect();
-    plan.replaced =
-        plan.stages.iter().flatten().filter(|upload| sizes.contains_key(&upload.digest)).count() as u64;
+    plan.replaced = plan.stages.iter().flatten().filter(|upload| upload.replaces).count() as u64;
     plan
 }
 
-fn lost_versions(lost: &[RepoPath], found: &Found) -> Option<Error> {
+fn lost_versions(lost: &[RepoPath], found: &Found, held: &Held) -> Option<Error> {
     let first = human::escape(lost.first()?.as_str());
     let others = match lost.len() {
         1 => String::new(),
         more => format!(" (and {} more)", more - 1),
     };
+    let content = if held.wrong.is_empty() { "the content" } else { "the right content" };
     Some(
-        Error::refused(format!("{first}{others}: the content is neither here nor in {}", found.url)).hint(
+        Error::refused(format!("{first}{others}: {content} is neither here nor in {}", found.url)).hint(
             "push it from a clone that has it, or fetch it from another remote first: git model fetch --remote NAME",
         ),
     )

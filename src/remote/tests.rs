@@ -3,7 +3,9 @@
 
 use std::sync::Mutex;
 
+use object_store::MultipartId;
 use object_store::memory::InMemory;
+use object_store::multipart::PartId;
 
 use super::*;
 use crate::fsio::{Durability, Partial};
@@ -55,7 +57,8 @@ fn uploads(dir: &std::path::Path, contents: &[Vec<u8>]) -> Vec<Upload> {
     let upload = |(number, bytes): (usize, &Vec<u8>)| {
         let file = dir.join(number.to_string());
         std::fs::write(&file, bytes).unwrap();
-        Upload { path: format!("file-{number}"), digest: Digest::of(bytes), size: bytes.len() as u64, file }
+        let (path, size) = (format!("file-{number}"), bytes.len() as u64);
+        Upload { path, digest: Digest::of(bytes), size, file, replaces: false }
     };
     contents.iter().enumerate().map(upload).collect()
 }
@@ -130,6 +133,56 @@ fn objects_of_all_sizes_come_back() {
     for bytes in contents {
         assert!(came[&Digest::of(&bytes)] == bytes, "{}", bytes.len());
     }
+}
+
+/// Begins no upload in parts, and notes which ones are to be ended.
+#[derive(Default)]
+struct Closed(Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl MultipartStore for Closed {
+    async fn create_multipart(&self, _: &Path) -> object_store::Result<MultipartId> {
+        Err(object_store::Error::Generic { store: "S3", source: "it is closed".into() })
+    }
+
+    async fn put_part(
+        &self,
+        _: &Path,
+        _: &MultipartId,
+        _: usize,
+        _: PutPayload,
+    ) -> object_store::Result<PartId> {
+        unreachable!("there is no upload")
+    }
+
+    async fn complete_multipart(
+        &self,
+        _: &Path,
+        _: &MultipartId,
+        _: Vec<PartId>,
+    ) -> object_store::Result<object_store::PutResult> {
+        unreachable!("there is no upload")
+    }
+
+    async fn abort_multipart(&self, _: &Path, id: &MultipartId) -> object_store::Result<()> {
+        self.0.lock().unwrap().push(id.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn an_upload_that_was_not_begun_is_not_ended() {
+    let (mut remote, dir) = (Remote::in_memory(), tempfile::tempdir().unwrap());
+    let closed = Arc::new(Closed::default());
+    remote.multipart = Some(Arc::<Closed>::clone(&closed));
+    let uploads = uploads(dir.path(), &[noise(1, 17 * MIB)]);
+    // Another process is at it, so this one's is not noted.
+    let record = dir.path().join(uploads[0].digest.to_hex());
+    let other = std::fs::File::create(&record).unwrap();
+    other.lock().unwrap();
+    let error = remote.upload(&uploads, dir.path(), step().as_ref()).unwrap_err();
+    assert!(error.one_line().contains("it is closed"), "{}", error.one_line());
+    assert_eq!(closed.0.lock().unwrap().as_slice(), [""; 0]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub enum Fate {
     Busy,
     /// It is answered as S3 answers temporary credentials that are too old.
     Expired,
+    /// It is answered with 403.
+    Denied,
     /// The connection breaks after so many bytes of the answer.
     Cut(u64),
 }
@@ -125,6 +127,7 @@ fn serve(mut client: TcpStream, shared: &Shared, is_full: bool) -> std::io::Resu
     let refusal = match fate {
         Fate::Busy => Some(("503 Slow Down", "")),
         Fate::Expired => Some(("400 Bad Request", "<Error><Code>ExpiredToken</Code></Error>")),
+        Fate::Denied => Some(("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>")),
         Fate::Pass | Fate::Cut(_) => None,
     };
     if let Some((status, body)) = refusal {

@@ -161,6 +161,9 @@ fn check_endpoint(url: &RemoteUrl, endpoint: &str, allow_http: bool) -> Result<(
     }
 }
 
+/// A request is not repeated any more after so long, what was spent on its own body included.
+pub(super) const REPEATED_FOR: Duration = Duration::from_secs(180);
+
 /// How failed requests are repeated.
 fn retry() -> RetryConfig {
     RetryConfig {
@@ -170,7 +173,7 @@ fn retry() -> RetryConfig {
             base: 2.,
         },
         max_retries: 5,
-        retry_timeout: Duration::from_secs(180),
+        retry_timeout: REPEATED_FOR,
     }
 }
 

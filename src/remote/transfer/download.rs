@@ -33,8 +33,10 @@ const WRITEBACK_STEP: u64 = 32 * MIB;
 /// What came is made to survive a power cut whenever there are so many bytes.
 const CHECKPOINT_STEP: u64 = 512 * MIB;
 
-/// Why a piece did not come.
+/// Why a piece did not come whole.
 enum Broken {
+    /// The answer broke after at least a block of it; this is what is missing.
+    Off(Range<u64>, object_store::Error),
     /// The store's object has another size.
     Size(u64),
     /// The store answered with the whole object: it has no ranges.
@@ -101,8 +103,23 @@ impl Remote {
                 }
             }
             GetResultPayload::Stream(mut stream) => {
+                let (mut came, mut asked_from) = (0, 0);
                 while let Some(bytes) = stream.next().await {
-                    take(&bytes.map_err(|error| self.failed("cannot be read", &error))?)?;
+                    match bytes {
+                        Ok(bytes) => {
+                            came += bytes.len() as u64;
+                            take(&bytes)?;
+                        }
+                        // As with pieces; of a store that has no ranges nothing can be gone on with.
+                        Err(error) if came - asked_from >= BLOCK => {
+                            let rest = GetRange::Offset(came);
+                            let options = GetOptions { range: Some(rest), ..GetOptions::default() };
+                            let again = self.store.get_opts(&key, options).await;
+                            asked_from = came;
+                            stream = again.map_err(|_| self.failed("cannot be read", &error))?.into_stream();
+                        }
+                        Err(error) => return Err(self.failed("cannot be read", &error).into()),
+                    }
                 }
                 if let Some(turn) = turn {
                     turn.done(download.size);
@@ -185,6 +202,8 @@ impl Remote {
                     ranged = false;
                     missing = std::iter::once(0..partial.size()).collect();
                 }
+                // Something comes each time, so this ends. What repeats requests below gives up after some minutes of one.
+                Either::Right(Some(Ok(Err(Broken::Off(rest, _))))) if ranged => missing.push_front(rest),
                 Either::Right(Some(Ok(Err(broken)))) => return Err(self.broken(download, broken).await),
                 Either::Right(Some(Ok(Ok(())))) | Either::Right(None) => {}
                 Either::Right(Some(Err(error))) => {
@@ -205,10 +224,10 @@ impl Remote {
     /// Finds out whether it is the object, or everything.
     async fn broken(&self, download: &Download, broken: Broken) -> Failure {
         let found = match broken {
-            Broken::Here(error) => return Failure::All(error),
+            Broken::Here(error) => return Failure::All(error.about(human::escape(&download.path))),
             Broken::NoRanges => return Failure::All(Error::new(format!("{}: has no ranges", self.url))),
             Broken::Size(found) => found,
-            Broken::Store(error) => match self.head(&download.digest).await {
+            Broken::Off(_, error) | Broken::Store(error) => match self.head(&download.digest).await {
                 // A range that begins behind the end of a cut object is an error like any other.
                 Ok(Some(found)) if found != download.size => found,
                 _ => return self.not_read(download, &error),
@@ -262,7 +281,10 @@ impl Piece {
         let mut stream = answer.into_stream();
         let (mut at, mut marked) = (range.start, range.start);
         while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(Broken::Store)?;
+            let bytes = bytes.map_err(|error| match marked > range.start {
+                true => Broken::Off(marked..range.end, error),
+                false => Broken::Store(error),
+            })?;
             if at + bytes.len() as u64 > range.end {
                 return Err(Error::new("the store sent more than it was asked for").into());
             }

@@ -43,6 +43,9 @@ const PARTS_AT_ONCE: usize = 16;
 const READ_AHEAD: usize = 4;
 /// Bytes of all parts and small objects in memory at once.
 const BUDGET: u64 = 128 * MIB;
+/// Bytes of small objects on their way to a store at once. They leave this process at once and its system much later: what a
+/// slow link cannot carry in a minute would count as stalled.
+const SMALL_AHEAD: u64 = 16 * MIB;
 /// The unit in which they are counted.
 const GRAIN: u64 = 64 * 1024;
 /// Objects at once with a folder.
@@ -67,6 +70,8 @@ pub struct Upload {
     pub size: u64,
     /// The local file that holds it; its bytes are checked while they are read.
     pub file: PathBuf,
+    /// Whether the store has an object of this name with other bytes. That one does not count as sent, whatever its size.
+    pub replaces: bool,
 }
 
 /// An object to fetch.
@@ -119,6 +124,8 @@ pub(super) struct Engine {
     ahead: Semaphore,
     /// And on their way from it.
     fetching: Arc<Gate>,
+    /// Small objects on their way to the store, in grains.
+    small: Semaphore,
     /// Memory for what is sent, in grains.
     memory: Arc<Semaphore>,
     is_folder: bool,
@@ -126,7 +133,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(traffic: &Traffic, is_folder: bool) -> Engine {
-        let jobs = traffic.jobs().unwrap_or(if is_folder { FOLDER_JOBS } else { REQUESTS });
+        let jobs = if is_folder { traffic.jobs().unwrap_or(FOLDER_JOBS) } else { traffic.most_requests() };
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // At a rate that is limited, a second's worth is enough.
         let enough = traffic.limit_rate().map_or(PARTS_AT_ONCE, |rate| (rate / PART) as usize);
@@ -137,6 +144,7 @@ impl Engine {
             sending: Gate::new(SENT_TO_BEGIN, most, SENT_BEFORE_MORE),
             ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
             fetching: Gate::new(FETCHED_TO_BEGIN, most, 0),
+            small: Semaphore::new((SMALL_AHEAD / GRAIN) as usize),
             memory: Arc::new(Semaphore::new((BUDGET / GRAIN) as usize)),
             is_folder,
         }
@@ -317,6 +325,15 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_objects_are_begun_than_may_be_asked_for() {
+        let jobs = |jobs, rate| Engine::new(&Traffic::new(jobs, rate), false).jobs;
+        // 64 KiB a second each.
+        assert_eq!(jobs(None, Some(200 * 1024)), 3);
+        assert_eq!(jobs(None, None), REQUESTS);
+        assert_eq!(jobs(Some(5), Some(100 * MIB)), 5);
+    }
 
     #[test]
     fn parts_are_equal_and_few_enough() {

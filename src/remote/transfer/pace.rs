@@ -87,13 +87,13 @@ impl Controller {
         }
     }
 
-    /// The store asked for less, or did not answer in time.
-    fn overloaded(&mut self, generation: u64, now: Instant) {
+    /// The store asked for less than the `taken` turns of now, or did not answer in time.
+    fn overloaded(&mut self, generation: u64, taken: usize, now: Instant) {
         if generation != self.generation {
             return;
         }
         self.generation += 1;
-        self.limit = (self.limit / 2).max(1);
+        self.limit = (self.limit.min(taken) / 2).max(1);
         self.before = None;
         self.fresh = false;
         self.rest_until = Some(now + REST);
@@ -181,7 +181,8 @@ impl Turn {
     /// It met an overloaded store.
     pub(super) fn overloaded(&self) {
         let mut state = self.gate.state();
-        state.controller.overloaded(self.generation, Instant::now());
+        let taken = state.issued - self.gate.permits.available_permits();
+        state.controller.overloaded(self.generation, taken, Instant::now());
         self.gate.adjust(&mut state);
     }
 }
@@ -232,17 +233,26 @@ mod tests {
         let mut controller = Controller::new(8, 64, 0, now);
         settle(&mut controller, 1000, 10, &mut now);
         // All 64 requests on their way meet the same overload.
-        (0..64).for_each(|_| controller.overloaded(0, now));
+        (0..64).for_each(|_| controller.overloaded(0, 64, now));
         assert_eq!(controller.limit, 32);
-        controller.overloaded(1, now);
+        // More are on their way than may be now.
+        controller.overloaded(1, 64, now);
         assert_eq!(controller.limit, 16);
         assert_eq!(settle(&mut controller, 1000, 30, &mut now), 16, "first it rests");
         now += REST;
         assert_eq!(settle(&mut controller, 1000, 1, &mut now), 20);
         for generation in 2..20 {
-            controller.overloaded(generation, now);
+            controller.overloaded(generation, 64, now);
         }
         assert_eq!(controller.limit, 1, "never none");
+    }
+
+    #[test]
+    fn half_is_half_of_what_was_on_its_way() {
+        let now = Instant::now();
+        let mut controller = Controller::new(256, 256, 0, now);
+        controller.overloaded(0, 16, now);
+        assert_eq!(controller.limit, 8);
     }
 
     #[test]

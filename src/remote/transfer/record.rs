@@ -151,7 +151,7 @@ mod tests {
 
     fn object() -> Upload {
         let digest = Digest::of(b"object");
-        Upload { path: "w.bin".into(), digest, size: 100, file: PathBuf::new() }
+        Upload { path: "w.bin".into(), digest, size: 100, file: PathBuf::new(), replaces: false }
     }
 
     fn part(part: u64) -> SentPart {

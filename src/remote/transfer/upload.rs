@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path as FilePath;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::{Either, select};
 use object_store::multipart::{MultipartStore, PartId};
@@ -20,6 +21,7 @@ use crate::fsio;
 use crate::human;
 use crate::id::{Digest, Hasher};
 use crate::progress::Step;
+use crate::remote::connect::REPEATED_FOR;
 use crate::remote::{Remote, explain, layout};
 
 /// Larger objects are sent in parts.
@@ -72,6 +74,12 @@ impl Remote {
         let ahead = match counts_as_part {
             true => Some(self.engine.ahead.acquire().await.expect("never closed")),
             false => None,
+        };
+        let _small = match counts_as_part || self.engine.is_folder {
+            true => None,
+            false => {
+                Some(self.engine.small.acquire_many(Engine::weight(upload.size)).await.expect("never closed"))
+            }
         };
         let memory = self.engine.memory.acquire_many(Engine::weight(upload.size));
         let _held = memory.await.expect("never closed");
@@ -173,7 +181,7 @@ impl Remote {
         };
         if let Err(Stopped::Gone(_)) = sent {
             // Some servers end an upload when another one of the same key completes. Then the object is there.
-            if self.head(&upload.digest).await.is_ok_and(|size| size == Some(upload.size)) {
+            if self.came_by_itself(upload).await {
                 sent = Ok(());
             } else {
                 sent = self.send_new(&mut sending, source, &mut record).await;
@@ -190,13 +198,18 @@ impl Remote {
         // What another run can go on with stays. What stays invisible is ended; if that fails, too, the bucket's rule for
         // unfinished uploads does it.
         if record.is_none() || matches!(failure, Failure::Object(_)) {
-            drop(sending.store.abort_multipart(&sending.key, &sending.id).await);
+            // Without an id it would be the object that some servers delete.
+            if !sending.id.is_empty() {
+                drop(sending.store.abort_multipart(&sending.key, &sending.id).await);
+            }
             record.into_iter().for_each(Record::remove);
         }
-        if self.head(&upload.digest).await.is_ok_and(|size| size == Some(upload.size)) {
-            return Ok(());
-        }
-        Err(failure)
+        if self.came_by_itself(upload).await { Ok(()) } else { Err(failure) }
+    }
+
+    /// Whether somebody else sent the object meanwhile. One that was there before, and wrong, does not tell.
+    async fn came_by_itself(&self, upload: &Upload) -> bool {
+        !upload.replaces && self.head(&upload.digest).await.is_ok_and(|size| size == Some(upload.size))
     }
 
     async fn send_new(
@@ -247,7 +260,12 @@ impl Remote {
             drop(ahead);
             let (store, key, id) = (Arc::clone(&sending.store), sending.key.clone(), sending.id.clone());
             parts.spawn(async move {
-                let sent = store.put_part(&key, &id, part as usize, PutPayload::from(bytes)).await;
+                let (started, bytes) = (Instant::now(), PutPayload::from(bytes));
+                let mut sent = store.put_part(&key, &id, part as usize, bytes.clone()).await;
+                // On a slow link the part itself takes the time in which it would be sent again.
+                if sent.is_err() && started.elapsed() > REPEATED_FOR {
+                    sent = store.put_part(&key, &id, part as usize, bytes).await;
+                }
                 drop(held);
                 if sent.is_ok() {
                     turn.done(length);

@@ -35,6 +35,8 @@ pub struct Traffic(Arc<Shared>);
 struct Shared {
     jobs: Option<usize>,
     limit_rate: Option<u64>,
+    /// Requests at once at most.
+    most: usize,
     requests: Arc<Gate>,
     throttle: Option<Throttle>,
 }
@@ -46,12 +48,18 @@ impl Traffic {
         let enough = limit_rate.map_or(REQUESTS, |rate| (rate as usize / SLICE).max(2));
         let most = jobs.unwrap_or(REQUESTS).min(enough);
         let requests = Gate::new(most, most, 0);
-        Traffic(Arc::new(Shared { jobs, limit_rate, requests, throttle: limit_rate.map(Throttle::new) }))
+        let throttle = limit_rate.map(Throttle::new);
+        Traffic(Arc::new(Shared { jobs, limit_rate, most, requests, throttle }))
     }
 
     /// Transfers at once, if the user said.
     pub(in crate::remote) fn jobs(&self) -> Option<usize> {
         self.0.jobs
+    }
+
+    /// Requests at once at most. What waits for its turn as a request is signed already, and a signature does not last.
+    pub(super) fn most_requests(&self) -> usize {
+        self.0.most
     }
 
     /// Bytes per second at most, if the user said.
