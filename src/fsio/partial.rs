@@ -293,9 +293,9 @@ fn adopt(dir: &Path, digest: &Digest, size: u64, path: &Path) -> Result<Option<L
     for leftover in leftovers(dir, digest) {
         let open = || OpenOptions::new().read(true).write(true).open(&leftover);
         let file = match open() {
-            // It was complete when its process died.
+            // It was complete when its process died; one that is about to be published is locked.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fs::set_permissions(&leftover, fs::Permissions::from_mode(0o600)).and_then(|()| open())
+                make_writable(&leftover).and_then(|()| open())
             }
             file => file,
         };
@@ -318,6 +318,13 @@ fn adopt(dir: &Path, digest: &Digest, size: u64, path: &Path) -> Result<Option<L
         }
     }
     Ok(adopted)
+}
+
+/// Makes a file writable that nobody uses.
+fn make_writable(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    file.try_lock()?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
 fn create(path: &Path, size: u64) -> Result<(File, Vec<u8>)> {

@@ -93,7 +93,9 @@ impl Controller {
             return;
         }
         self.generation += 1;
-        self.limit = (self.limit.min(taken) / 2).max(1);
+        // One that was alone does not tell how many are too many.
+        let crowd = if taken > 1 { self.limit.min(taken) } else { self.limit };
+        self.limit = (crowd / 2).max(1);
         self.before = None;
         self.fresh = false;
         self.rest_until = Some(now + REST);
@@ -251,7 +253,9 @@ mod tests {
     fn half_is_half_of_what_was_on_its_way() {
         let now = Instant::now();
         let mut controller = Controller::new(256, 256, 0, now);
-        controller.overloaded(0, 16, now);
+        controller.overloaded(0, 1, now);
+        assert_eq!(controller.limit, 128, "it was alone");
+        controller.overloaded(1, 16, now);
         assert_eq!(controller.limit, 8);
     }
 

@@ -263,7 +263,8 @@ impl Remote {
                 let (started, bytes) = (Instant::now(), PutPayload::from(bytes));
                 let mut sent = store.put_part(&key, &id, part as usize, bytes.clone()).await;
                 // On a slow link the part itself takes the time in which it would be sent again.
-                if sent.is_err() && started.elapsed() > REPEATED_FOR {
+                let is_gone = sent.as_ref().is_err_and(explain::is_absent_object);
+                if sent.is_err() && !is_gone && started.elapsed() > REPEATED_FOR {
                     sent = store.put_part(&key, &id, part as usize, bytes).await;
                 }
                 drop(held);
