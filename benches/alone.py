@@ -61,10 +61,19 @@ def presigned(server: Garage, host: str, path: str, now: datetime) -> str:
     return f"{path}?{query}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
 
 
-def send_alone(lab: Lab, server: Garage, port: int, count: int, size: int) -> float:
-    """The seconds in which the server takes so many new objects of so many bytes."""
-    wrk = install(lab, "wrk")
+def find_wrk(lab: Lab) -> str | None:
+    """The load generator, if it is to be had."""
+    try:
+        wrk = install(lab, "wrk")
+    except FileNotFoundError as reason:
+        lab.remarks.append(f"wrk was left out: {reason}")
+        return None
     del lab.tools[wrk]  # its only way to tell its version fails
+    return wrk
+
+
+def send_alone(wrk: str, lab: Lab, server: Garage, port: int, count: int, size: int) -> float:
+    """The seconds in which the server takes so many new objects of so many bytes."""
     bucket, now, host = server.bucket(), datetime.now(timezone.utc), f"127.0.0.1:{port}"
     names = sorted(secrets.token_hex(32) for _ in range(count))
     urls = [presigned(server, host, f"/{bucket}/{name[:2]}/{name[2:]}", now) for name in names]

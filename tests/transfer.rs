@@ -36,6 +36,15 @@ fn through(repo: &Repo, proxy: &Proxy) -> Repo {
     repo.env("AWS_ENDPOINT_URL", proxy.endpoint())
 }
 
+/// Commits the directory `data` with so many files of so many bytes.
+fn commit_files(repo: &Repo, count: u64, size: usize) {
+    for number in 0..count {
+        repo.write(&format!("data/{number}"), noise(number, size));
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+}
+
 /// Runs git-model until `moved` has grown by so many bytes, then sends it this signal. `false` when it was done before.
 fn stop_after(repo: &Repo, args: &[&str], signal: &str, bytes: u64, moved: impl Fn() -> u64) -> bool {
     let start = moved();
@@ -294,11 +303,7 @@ fn a_store_that_serves_few_at_once_gets_fewer() {
     let proxy = Proxy::with_room(&garage().endpoint, 24);
     let place = Place::garage();
     let repo = through(&place.repo("repo"), &proxy);
-    for number in 0..600 {
-        repo.write(&format!("data/{number}"), noise(number, 3_000));
-    }
-    repo.model(["add", "data"]).ok();
-    repo.git(["commit", "-q", "-m", "data"]).ok();
+    commit_files(&repo, 600, 3_000);
     repo.model(["push"]).says("pushed 601 objects").ok();
     let asked = proxy.count(&["PUT"]);
     assert!((603..2 * 602).contains(&asked), "{asked} requests: some were refused, but not for long");
@@ -310,11 +315,7 @@ fn a_store_that_serves_few_at_once_gets_fewer() {
 fn a_slow_link_is_not_asked_for_more_than_it_carries() {
     let place = Place::garage();
     let repo = place.repo("repo");
-    for number in 0..80 {
-        repo.write(&format!("data/{number}"), noise(number, 8_000));
-    }
-    repo.model(["add", "data"]).ok();
-    repo.git(["commit", "-q", "-m", "data"]).ok();
+    commit_files(&repo, 80, 8_000);
     // So many would rest long enough for a server to give them up.
     let proxy = Proxy::with_room(&garage().endpoint, 16);
     through(&repo, &proxy).model(["push", "--limit-rate", "256k"]).ok();
@@ -328,11 +329,7 @@ fn a_slow_link_is_not_asked_for_more_than_it_carries() {
 fn more_files_are_opened_than_the_shell_began_with() {
     let place = Place::garage();
     let repo = place.repo("repo");
-    for number in 0..300 {
-        repo.write(&format!("data/{number}"), noise(number, 100_000));
-    }
-    repo.model(["add", "data"]).ok();
-    repo.git(["commit", "-q", "-m", "data"]).ok();
+    commit_files(&repo, 300, 100_000);
     let few = format!("ulimit -Sn 64; {BINARY}");
     repo.sh(&format!("{few} push")).says("pushed 301 objects").ok();
     let clone = place.clone_of(&repo, "clone");
@@ -363,11 +360,7 @@ fn a_device_that_fails_is_not_blamed_on_the_store() {
 fn objects_of_some_size_do_not_crowd_the_link() {
     let place = Place::garage();
     let repo = place.repo("repo");
-    for number in 0..90 {
-        repo.write(&format!("data/{number}"), noise(number, 1_000_000));
-    }
-    repo.model(["add", "data"]).ok();
-    repo.git(["commit", "-q", "-m", "data"]).ok();
+    commit_files(&repo, 90, 1_000_000);
     // 16 MiB are on their way at once.
     let proxy = Proxy::with_room(&garage().endpoint, 40);
     through(&repo, &proxy).model(["push"]).says("pushed 91 objects").ok();

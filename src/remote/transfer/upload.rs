@@ -75,7 +75,7 @@ impl Remote {
             true => Some(self.engine.ahead.acquire().await.expect("never closed")),
             false => None,
         };
-        let _small = match counts_as_part || self.engine.is_folder {
+        let _small = match upload.is_large() || self.engine.is_folder {
             true => None,
             false => {
                 Some(self.engine.small.acquire_many(Engine::weight(upload.size)).await.expect("never closed"))
