@@ -1,9 +1,10 @@
 //! Packages on their way to registries: a real one, one that asks who one is, and hostile ones.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::package::released;
 use crate::support::docker_registry::DockerRegistry;
@@ -177,12 +178,14 @@ fn hostile(sandbox: &Sandbox, server: &FakeServer) -> (Repo, String) {
 }
 
 /// Reads the body of a request whose head is known, so that the client is not cut off.
-fn drain(head: &str, stream: &mut TcpStream) {
+fn drain(head: &str, stream: &mut TcpStream) -> Vec<u8> {
     let length = head
         .to_lowercase()
         .lines()
         .find_map(|line| line.strip_prefix("content-length: ")?.parse::<u64>().ok());
-    drop(std::io::copy(&mut stream.take(length.unwrap_or(0)), &mut std::io::sink()));
+    let mut body = Vec::new();
+    drop(stream.take(length.unwrap_or(0)).read_to_end(&mut body));
+    body
 }
 
 #[test]
@@ -267,7 +270,7 @@ fn a_registry_that_lies_is_noticed() {
                 reply(stream, "201 Created", "", "");
             }
             "HEAD" => {
-                drop(std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"));
             }
             _ => reply(stream, "202 Accepted", "location: /upload\r\n", ""),
         }
@@ -293,4 +296,32 @@ fn many_versions_share_one_repository() {
             scope.spawn(move || repo.model(["package", &format!("churn@{version}"), "--push", place]).ok());
         }
     });
+}
+
+/// What the registry above answers now and then while two push the same: it has every blob, and does not find one for a moment.
+#[test]
+fn a_manifest_whose_blobs_are_not_found_for_a_moment_is_sent_again() {
+    static MANIFEST: OnceLock<String> = OnceLock::new();
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    let sandbox = Sandbox::new();
+    let server = FakeServer::start(|head, stream| {
+        let body = drain(head, stream);
+        match (head.split(' ').next().unwrap(), MANIFEST.get()) {
+            ("HEAD", _) => drop(stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")),
+            ("PUT", _) if REFUSED.fetch_add(1, Ordering::SeqCst) < 2 => {
+                let said = r#"{"errors": [{"code": "DIGEST_INVALID"}]}"#;
+                reply(stream, "400 Bad Request", "", said);
+            }
+            ("PUT", _) => {
+                MANIFEST.set(String::from_utf8(body).unwrap()).unwrap();
+                reply(stream, "201 Created", "", "");
+            }
+            (_, Some(manifest)) => reply(stream, "200 OK", "", manifest),
+            (_, None) => reply(stream, "404 Not Found", "", ""),
+        }
+    });
+    let (repo, place) = hostile(&sandbox, &server);
+    repo.model(["package", "churn@1.0.0", "--push", &place]).ok();
+    let sent = server.requests().iter().filter(|head| head.starts_with("PUT ")).count();
+    assert_eq!(sent, 3);
 }

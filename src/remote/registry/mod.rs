@@ -43,6 +43,21 @@ pub struct Access {
     pub jobs: Option<usize>,
 }
 
+/// One error as a registry tells of it.
+#[derive(serde::Deserialize)]
+struct Said {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{} {}", self.code, self.message);
+        f.write_str(&human::escape(&text.trim().chars().take(300).collect::<String>()))
+    }
+}
+
 /// A repository of a registry.
 pub struct Registry {
     place: Reference,
@@ -216,7 +231,12 @@ impl Registry {
     /// The error for an answer that is none of those that were hoped for.
     async fn refused(&self, answer: Response, what: &str) -> Error {
         let status = answer.status();
-        let said = self.said(answer).await.map(|said| format!(": {said}")).unwrap_or_default();
+        let said = self.said(answer).await;
+        self.refusal(status, said.as_ref(), what)
+    }
+
+    fn refusal(&self, status: StatusCode, said: Option<&Said>, what: &str) -> Error {
+        let said = said.map(|said| format!(": {said}")).unwrap_or_default();
         let error = Error::new(format!("{}: {what}: the registry answers {status}{said}", self.place));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => error.hint(format!(
@@ -228,22 +248,14 @@ impl Registry {
     }
 
     /// The registry's own words about an error.
-    async fn said(&self, answer: Response) -> Option<String> {
+    async fn said(&self, answer: Response) -> Option<Said> {
         #[derive(serde::Deserialize)]
         struct Errors {
             errors: Vec<Said>,
         }
-        #[derive(serde::Deserialize)]
-        struct Said {
-            code: String,
-            #[serde(default)]
-            message: String,
-        }
         let bytes = self.bounded(answer, MAX_ANSWER).await.ok()?;
         let errors: Errors = serde_json::from_slice(&bytes).ok()?;
-        let first = errors.errors.into_iter().next()?;
-        let text = format!("{} {}", first.code, first.message);
-        Some(human::escape(text.trim().chars().take(300).collect::<String>().as_str()))
+        errors.errors.into_iter().next()
     }
 
     /// The bytes of an answer, which must not be longer than `max`.

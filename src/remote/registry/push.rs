@@ -20,6 +20,9 @@ use crate::progress::Step;
 /// Blobs on their way at once, unless the user says otherwise.
 const JOBS: usize = 4;
 
+/// Why a registry refuses a manifest whose blobs it does not find.
+const ABOUT_BLOBS: [&str; 3] = ["BLOB_UNKNOWN", "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN"];
+
 /// A blob to send.
 #[derive(Clone, Debug)]
 pub struct Blob {
@@ -271,6 +274,11 @@ impl Registry {
         }
     }
 
+    /// Gives the registry the manifest.
+    ///
+    /// A registry looks whether it has every blob that a manifest names, and one that keeps files sees some of them half-written
+    /// while another push of the same content is on its way (the CNCF distribution server with its file system driver: a link
+    /// that is empty for a moment). It has confirmed every one of these blobs, so such an answer is not its last word.
     async fn put_manifest(&self, manifest: &[u8], pinned: &Pinned, scope: &[String]) -> Result<()> {
         let url = self.url(&format!("manifests/{}", pinned_text(pinned)))?;
         let prepare = |request: reqwest::RequestBuilder| {
@@ -279,10 +287,20 @@ impl Registry {
                 .header(CONTENT_LENGTH, manifest.len())
                 .body(manifest.to_vec())
         };
-        let answer = self.ask(Method::PUT, &url, scope, prepare).await?;
-        match answer.status() {
-            StatusCode::CREATED | StatusCode::OK => Ok(()),
-            _ => Err(self.refused(answer, "the manifest is not taken").await),
+        let mut attempt = 0;
+        loop {
+            let answer = self.ask(Method::PUT, &url, scope, prepare).await?;
+            let status = answer.status();
+            if matches!(status, StatusCode::CREATED | StatusCode::OK) {
+                return Ok(());
+            }
+            let said = self.said(answer).await;
+            let about_blobs = said.as_ref().is_some_and(|said| ABOUT_BLOBS.contains(&said.code.as_str()));
+            attempt += 1;
+            if !about_blobs || attempt == ATTEMPTS {
+                return Err(self.refusal(status, said.as_ref(), "the manifest is not taken"));
+            }
+            tokio::time::sleep(backoff(attempt)).await;
         }
     }
 
