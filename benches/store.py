@@ -36,16 +36,16 @@ def s3_port() -> int:
 
 
 class Garage:
-    """One empty server with one key."""
+    """One empty server with one key, whose metadata is in LMDB, as Garage has it unless told otherwise, or in SQLite."""
 
-    def __init__(self, lab: Lab, binary: Path):
+    def __init__(self, lab: Lab, binary: Path, engine: str):
         self.folder = Path(tempfile.mkdtemp(prefix="garage-", dir=lab.scratch))
         self.binary, self.config = binary, self.folder / "garage.toml"
         rpc, self.port, admin = free_port(), s3_port(), free_port()
         self.config.write_text(f"""
 metadata_dir = "{self.folder}/meta"
 data_dir = "{self.folder}/data"
-db_engine = "sqlite"
+db_engine = "{engine}"
 replication_factor = 1
 rpc_bind_addr = "127.0.0.1:{rpc}"
 rpc_public_addr = "127.0.0.1:{rpc}"
