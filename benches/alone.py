@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote
 
-from lab import Lab, install
+from lab import Lab, install, write_random
 from store import REGION, Garage
 
 CONNECTIONS = 256
@@ -80,7 +79,7 @@ def send_alone(wrk: str, lab: Lab, server: Garage, port: int, count: int, size: 
     script, listed, bodies = (lab.scratch / name for name in ("requests.lua", "requests", "bodies"))
     script.write_text(SCRIPT)
     listed.write_text("\n".join(urls) + "\n")
-    bodies.write_bytes(os.urandom(count * size))
+    write_random(bodies, count * size)
     server.rest()
     command = [wrk, "-t1", f"-c{CONNECTIONS}", "-d300", "-s", script, f"http://{host}", "--", listed, bodies, str(size)]
     start = time.perf_counter()
