@@ -276,9 +276,9 @@ impl Registry {
 
     /// Gives the registry the manifest.
     ///
-    /// A registry looks whether it has every blob that a manifest names, and one that keeps files sees some of them half-written
-    /// while another push of the same content is on its way (the CNCF distribution server with its file system driver: a link
-    /// that is empty for a moment). It has confirmed every one of these blobs, so such an answer is not its last word.
+    /// A registry looks whether it has every blob that a manifest names. The CNCF distribution server with its file system driver
+    /// now and then refuses one as `DIGEST_INVALID` while another push of the same content is on its way, probably because it
+    /// reads a file that is just being written. It has confirmed every one of these blobs, so that is not its last word.
     async fn put_manifest(&self, manifest: &[u8], pinned: &Pinned, scope: &[String]) -> Result<()> {
         let url = self.url(&format!("manifests/{}", pinned_text(pinned)))?;
         let prepare = |request: reqwest::RequestBuilder| {
