@@ -404,7 +404,7 @@ fn a_huge_report_is_refused_without_being_read() {
         let started = Instant::now();
         repo.model(["record"]).fails(1, "m/eval.json: larger than 16.0 MiB");
         repo.model(["record", "--eval", "m/eval.json"]).fails(1, "m/eval.json: larger than 16.0 MiB");
-        assert!(started.elapsed().as_secs() < 30, "it was read");
+        assert!(started.elapsed().as_secs() < 5, "it was read");
     }
     repo.git(["checkout", "-q", "m/eval.json"]).ok();
     std::fs::File::create(repo.join("src/pre.py")).unwrap().set_len(1 << 40).unwrap();
