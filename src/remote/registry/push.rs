@@ -51,7 +51,7 @@ pub struct Pushed {
     pub up_to_date: bool,
 }
 
-/// Why one attempt to send a blob failed.
+/// Why one attempt to send something failed.
 enum Failure {
     /// Another attempt may succeed.
     Passing(Error),
@@ -62,6 +62,21 @@ enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Final(error)
+    }
+}
+
+/// Makes an attempt until it succeeds, or its failure counts.
+async fn repeated<T>(attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
+    let mut repeats = 0;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Failure::Passing(_)) if repeats + 1 < ATTEMPTS => {
+                repeats += 1;
+                tokio::time::sleep(backoff(repeats)).await;
+            }
+            Err(Failure::Passing(error) | Failure::Final(error)) => return Err(error),
+        }
     }
 }
 
@@ -112,7 +127,7 @@ impl Registry {
                 .buffer_unordered(self.access.jobs.unwrap_or(JOBS))
                 .try_collect()
                 .await?;
-            self.put_manifest(manifest, pinned, scope).await?;
+            repeated(async || self.put_manifest(manifest, pinned, scope).await).await?;
             self.confirm(digest, pinned, scope).await?;
             Ok(ways.into_iter().fold(Pushed::default(), |mut pushed, way| {
                 match way {
@@ -141,20 +156,9 @@ impl Registry {
             step.finish_one();
             return Ok(Way::Present);
         }
-        let mut attempt = 0;
-        loop {
-            match self.send(blob, mount_from, scope, step).await {
-                Ok(way) => {
-                    step.finish_one();
-                    return Ok(way);
-                }
-                Err(Failure::Passing(_)) if attempt + 1 < ATTEMPTS => {
-                    attempt += 1;
-                    tokio::time::sleep(backoff(attempt)).await;
-                }
-                Err(Failure::Passing(error) | Failure::Final(error)) => return Err(error),
-            }
-        }
+        let way = repeated(async || self.send(blob, mount_from, scope, step).await).await?;
+        step.finish_one();
+        Ok(way)
     }
 
     /// Whether the repository has a blob of this digest and size.
@@ -274,12 +278,12 @@ impl Registry {
         }
     }
 
-    /// Gives the registry the manifest.
+    /// One attempt: gives the registry the manifest.
     ///
     /// A registry looks whether it has every blob that a manifest names. The CNCF distribution server with its file system driver
     /// now and then refuses one as `DIGEST_INVALID` while another push of the same content is on its way, probably because it
     /// reads a file that is just being written. It has confirmed every one of these blobs, so that is not its last word.
-    async fn put_manifest(&self, manifest: &[u8], pinned: &Pinned, scope: &[String]) -> Result<()> {
+    async fn put_manifest(&self, manifest: &[u8], pinned: &Pinned, scope: &[String]) -> Result<(), Failure> {
         let url = self.url(&format!("manifests/{}", pinned_text(pinned)))?;
         let prepare = |request: reqwest::RequestBuilder| {
             request
@@ -287,21 +291,17 @@ impl Registry {
                 .header(CONTENT_LENGTH, manifest.len())
                 .body(manifest.to_vec())
         };
-        let mut attempt = 0;
-        loop {
-            let answer = self.ask(Method::PUT, &url, scope, prepare).await?;
-            let status = answer.status();
-            if matches!(status, StatusCode::CREATED | StatusCode::OK) {
-                return Ok(());
-            }
-            let said = self.said(answer).await;
-            let about_blobs = said.as_ref().is_some_and(|said| ABOUT_BLOBS.contains(&said.code.as_str()));
-            attempt += 1;
-            if !about_blobs || attempt == ATTEMPTS {
-                return Err(self.refusal(status, said.as_ref(), "the manifest is not taken"));
-            }
-            tokio::time::sleep(backoff(attempt)).await;
+        let answer = self.ask(Method::PUT, &url, scope, prepare).await?;
+        let status = answer.status();
+        if matches!(status, StatusCode::CREATED | StatusCode::OK) {
+            return Ok(());
         }
+        let said = self.said(answer).await;
+        let error = self.refusal(status, said.as_ref(), "the manifest is not taken");
+        Err(match said.is_some_and(|said| ABOUT_BLOBS.contains(&said.code.as_str())) {
+            true => Failure::Passing(error),
+            false => Failure::Final(error),
+        })
     }
 
     /// Asks the registry what it has now.
