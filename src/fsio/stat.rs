@@ -43,6 +43,9 @@ pub struct FileStat {
 
 const NANOS: i64 = 1_000_000_000;
 
+/// Not shorter than the steps, in nanoseconds, of a file system with sub-second times.
+const STEP: i64 = NANOS / 100;
+
 impl FileStat {
     /// Takes the stat from the standard library's metadata (of the file itself, not of a link's target).
     pub fn from_metadata(metadata: &Metadata) -> Self {
@@ -84,7 +87,7 @@ impl FileStat {
     /// How long after its last change the file's stat is certain to differ after another one.
     fn granularity(&self) -> i64 {
         // Times without any sub-second part come from file systems like FAT, whose steps are two seconds.
-        if self.mtime % NANOS == 0 && self.ctime % NANOS == 0 { 2 * NANOS } else { NANOS / 100 }
+        if self.mtime % NANOS == 0 && self.ctime % NANOS == 0 { 2 * NANOS } else { STEP }
     }
 
     /// Whether nobody wrote to it since a moment on the same file system's clock.
@@ -116,9 +119,6 @@ impl Clock {
     /// Before everything: nothing is settled at it.
     pub const EPOCH: Clock = Clock(i64::MIN);
 
-    /// Longer than the steps of a file system with sub-second times.
-    const STEP: Duration = Duration::from_millis(12);
-
     /// The moment so many nanoseconds before.
     pub fn earlier(self, nanoseconds: i64) -> Clock {
         Clock(self.0.saturating_sub(nanoseconds))
@@ -133,9 +133,23 @@ impl Clock {
     }
 
     /// What it says once a step has passed, so that everything changed before the call is settled.
+    ///
+    /// A file system gives a new file the time of the kernel's last tick, which may be long past, so sleeping for a step
+    /// is not enough: its own clock has to be seen to move. One that counts whole seconds, or stands still, is not waited
+    /// for; files then count as unsettled, and are read again next time.
     pub fn read_after_step(dir: &Path) -> Result<Clock> {
-        std::thread::sleep(Clock::STEP);
-        Clock::read(dir)
+        const ATTEMPTS: usize = 10;
+        let mut now = Clock::read(dir)?;
+        let settled = now.0.saturating_add(STEP);
+        for _ in 0..ATTEMPTS {
+            let left = settled.saturating_sub(now.0).clamp(0, STEP) as u64;
+            std::thread::sleep(Duration::from_nanos(left) + Duration::from_millis(1));
+            now = Clock::read(dir)?;
+            if now.0 > settled || now.0 % NANOS == 0 {
+                break;
+            }
+        }
+        Ok(now)
     }
 }
 
@@ -161,9 +175,12 @@ mod tests {
     #[test]
     fn a_clock_step_settles_a_new_file() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        std::fs::write(&file, "x").unwrap();
-        let stat = FileStat::from_metadata(&std::fs::symlink_metadata(&file).unwrap());
-        assert!(stat.settled_at(Clock::read_after_step(dir.path()).unwrap()));
+        // Often enough to meet the file system's clock at every place between two ticks.
+        for round in 0..50 {
+            let file = dir.path().join(round.to_string());
+            std::fs::write(&file, "x").unwrap();
+            let stat = FileStat::from_metadata(&std::fs::symlink_metadata(&file).unwrap());
+            assert!(stat.settled_at(Clock::read_after_step(dir.path()).unwrap()), "round {round}");
+        }
     }
 }
