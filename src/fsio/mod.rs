@@ -7,12 +7,13 @@ mod copy;
 mod partial;
 mod stat;
 mod writeback;
+mod writers;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Context, Error, Result};
@@ -21,6 +22,7 @@ pub use copy::{OnBytes, copy_hashing, copy_unread, hash_file};
 pub use partial::{BLOCK, Partial, allocated};
 pub use stat::{Clock, FileStat, Kind};
 pub use writeback::{Writing, read_exact_through, start_writeback};
+pub use writers::is_open_for_writing;
 
 /// Whether finished files are synced to the device.
 ///
@@ -172,38 +174,48 @@ pub fn remove_all_if_there(dir: &Path) -> Result<()> {
     }
 }
 
+/// How long nobody touches what belongs to a process that died. Whoever still writes to a file touches it.
+const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
+
 /// Removes what processes that died left in a directory of temporary files: entries that nobody touched for a day, by the
-/// file system's own clock, and whose names begin with `prefix`. Returns how many. Whoever still writes to a file touches it.
+/// file system's own clock, and whose names begin with `prefix`. Returns how many.
 pub fn remove_stale(dir: &Path, prefix: &str) -> Result<usize> {
-    const DAY: i64 = 24 * 60 * 60 * 1_000_000_000;
     remove_older(dir, prefix, DAY)
 }
 
 /// As [`remove_stale`], of entries that nobody touched for so many nanoseconds.
 pub fn remove_older(dir: &Path, prefix: &str, age: i64) -> Result<usize> {
-    let entries: Vec<_> = match fs::read_dir(dir) {
+    // Another process may be at it, too; whatever is left is tried again next time.
+    let remove = |path: &PathBuf| match path.is_dir() && !path.is_symlink() {
+        true => fs::remove_dir_all(path).is_ok(),
+        false => fs::remove_file(path).is_ok(),
+    };
+    Ok(older(dir, prefix, age)?.iter().filter(|path| remove(path)).count())
+}
+
+/// What [`remove_stale`] would remove.
+pub fn stale(dir: &Path) -> Result<Vec<PathBuf>> {
+    older(dir, "", DAY)
+}
+
+fn older(dir: &Path, prefix: &str, age: i64) -> Result<Vec<PathBuf>> {
+    let mut entries: Vec<_> = match fs::read_dir(dir) {
         Ok(entries) => entries
             .flatten()
             .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()))
             .map(|entry| entry.path())
             .collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).context(dir, "list"),
     };
-    if entries.is_empty() {
-        return Ok(0);
+    if !entries.is_empty() {
+        let limit = Clock::read(dir)?.earlier(age);
+        entries.retain(|path| {
+            fs::symlink_metadata(path)
+                .is_ok_and(|metadata| FileStat::from_metadata(&metadata).changed_before(limit))
+        });
     }
-    let mut removed = 0;
-    let limit = Clock::read(dir)?.earlier(age);
-    for path in entries {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if FileStat::from_metadata(&metadata).changed_before(limit) {
-            // Another process may be at it, too; whatever is left is tried again next time.
-            let gone = if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed += usize::from(gone.is_ok());
-        }
-    }
-    Ok(removed)
+    Ok(entries)
 }
 
 /// What became of an attempt to share blocks.

@@ -54,6 +54,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether it is a directory with nothing in it.
+    pub(super) fn is_empty_dir(&self) -> bool {
+        self.pointer.is_tree() && self.entries.is_empty()
+    }
+
     /// Whether the record says this of content that was added or synced as it is.
     pub(super) fn is_recorded(&self, record: Option<&Record>) -> bool {
         let same =
@@ -178,7 +183,7 @@ impl Observer<'_> {
             })
             .collect::<Result<_>>()?;
         let proved = read.is_empty()
-            && record.is_some()
+            && record.is_some_and(Record::is_complete)
             && matched.len() == known.len()
             && matched.iter().all(|(_, known)| known.is_some());
         let entries = match proved {
@@ -281,6 +286,7 @@ impl Observer<'_> {
         let entry = self.root.entry(&full, last)?.ok_or_else(|| changing(path, &scanned.path))?;
         for attempt in 0..ATTEMPTS {
             let (file, before) = entry.open()?.ok_or_else(|| changing(path, &scanned.path))?;
+            let is_open_elsewhere = fsio::is_open_for_writing(&file);
             let on_bytes = |bytes| {
                 self.step.advance(bytes);
                 self.interrupt.check_io()
@@ -297,7 +303,8 @@ impl Observer<'_> {
             let unchanged = entry.stat()?.is_some_and(|now| before.unchanged(&now));
             if unchanged && size == before.size {
                 self.step.finish_one();
-                let settled = before.settled_at(clock);
+                // Stores through a mapping that is there now need not show in the stat.
+                let settled = !is_open_elsewhere && before.settled_at(clock);
                 return Ok(RecordEntry { path: scanned.path.clone(), digest, stat: before, settled });
             }
             std::thread::sleep(std::time::Duration::from_millis(100 << attempt));
