@@ -335,3 +335,66 @@ fn local_changes_are_never_overwritten_unasked() {
     );
     assert_eq!(repo.text(&object(".git/model/objects", &mine)), "the user's own work");
 }
+
+#[test]
+fn removing_keeps_the_only_good_copy() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo").env("GIT_MODEL_HOOKS", "off");
+    repo.write("d/inner.bin", noise(1, 5_000));
+    repo.commit_artifact("w.bin", noise(2, 5_000), "w");
+    repo.model(["add", "d"]).ok();
+    repo.git(["commit", "-q", "-m", "d"]).ok();
+    for digest in [sha256(&repo.join("w.bin")), sha256(&repo.join("d/inner.bin"))] {
+        damage(&repo, &object(".git/model/objects", &digest), DAMAGES[1].1);
+    }
+    repo.model(["rm", "w.bin", "d"]).ok();
+    assert!(!repo.exists("w.bin") && !repo.exists("d"));
+    repo.git(["reset", "-q", "--hard"]).ok();
+    repo.model(["sync"]).ok();
+    assert!(repo.read("w.bin") == noise(2, 5_000) && repo.read("d/inner.bin") == noise(1, 5_000));
+}
+
+#[test]
+fn that_something_was_sent_once_is_not_enough_to_drop_it() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    repo.commit_artifact("w.bin", "one", "1");
+    repo.git(["tag", "v1"]).ok();
+    repo.model(["push"]).ok();
+    repo.commit_artifact("w.bin", "second", "2");
+    repo.git(["checkout", "-q", "v1"]).ok();
+    // The store is emptied, and so is the cache: what is in the worktree is all there is.
+    std::fs::remove_dir_all(sandbox.join("store")).unwrap();
+    let digest = sha256(&repo.join("w.bin"));
+    std::fs::remove_file(repo.join(&object(".git/model/objects", &digest))).unwrap();
+    repo.git(["checkout", "-q", "main"]).ok();
+    assert_eq!(repo.text("w.bin"), "second");
+    repo.git(["checkout", "-q", "v1"]).ok();
+    assert_eq!(repo.text("w.bin"), "one");
+}
+
+#[test]
+fn stores_through_a_mapping_that_outlives_the_add_are_noticed() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    let script = format!(
+        r#"
+import mmap, subprocess, time
+open('w', 'wb').write(b'A' * 8192)
+file = open('w', 'r+b')
+pages = mmap.mmap(file.fileno(), 0)
+file.close()
+pages[0:4] = b'BBBB'
+time.sleep(0.1)
+subprocess.run(['{BINARY}', 'add', '-q', 'w'], check=True)
+pages[0:4] = b'CCCC'
+pages.close()
+"#
+    );
+    std::fs::write(sandbox.join("store.py"), script).unwrap();
+    repo.sh("python3 ../store.py").ok();
+    assert_eq!(repo.state("w"), "modified");
+    repo.model(["add", "w"]).ok();
+    repo.sh("rm w && git model sync").ok();
+    assert_eq!(repo.text("w")[..4], *"CCCC");
+}

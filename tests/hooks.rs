@@ -381,3 +381,29 @@ fn a_hook_fetches_up_to_its_limit_only() {
     git(&repo, "checkout -q main~2").ok();
     in_step(&repo, 1);
 }
+
+#[test]
+fn a_directory_in_which_git_has_files_on_the_other_branch_keeps_no_raw_content() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    repo.write("data/README.md", "read me");
+    repo.git(["add", "data"]).ok();
+    repo.git(["commit", "-qm", "plain"]).ok();
+    repo.git(["branch", "plain"]).ok();
+    repo.git(["rm", "-rq", "data"]).ok();
+    repo.write("data/a/train.bin", noise(1, 9_000));
+    repo.write("data/b/test.bin", noise(2, 9_000));
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-qm", "data"]).ok();
+    repo.git(["checkout", "-q", "plain"]).ok();
+    assert_eq!(repo.sh("find data -type f").ok(), "data/README.md\n");
+    repo.git(["checkout", "-q", "main"]).ok();
+    assert_eq!(repo.read("data/a/train.bin"), noise(1, 9_000));
+    assert!(!repo.exists("data/README.md"));
+    // What was changed here stays, and git does not see it.
+    repo.write("data/b/test.bin", "changed");
+    repo.git(["checkout", "-q", "plain"]).ok();
+    assert_eq!(repo.sh("find data -type f | sort").ok(), "data/README.md\ndata/b/test.bin\n");
+    assert_eq!(repo.git(["status", "--porcelain"]).ok(), "");
+    assert_eq!(repo.text("data/b/test.bin"), "changed");
+}

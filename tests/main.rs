@@ -16,6 +16,7 @@ mod guards;
 mod hooks;
 mod hostile;
 mod hostile_stores;
+mod interrupted;
 mod lineage;
 mod lineage_files;
 mod lineage_run;

@@ -38,7 +38,8 @@ pub(super) fn hide(ctx: &Ctx, path: &RepoPath) -> Result<bool> {
 pub(super) fn release(ctx: &Ctx, tracked: &BTreeSet<RepoPath>) -> Result<()> {
     let model_dir = ctx.model_dir()?;
     let mut paths = list(&model_dir)?;
-    let mut released: BTreeSet<RepoPath> = paths.intersection(tracked).cloned().collect();
+    let is_tracked = |path: &&RepoPath| tracked.iter().any(|artifact| path.is_within(artifact));
+    let mut released: BTreeSet<RepoPath> = paths.iter().filter(is_tracked).cloned().collect();
     if released.is_empty() {
         return Ok(());
     }

@@ -123,29 +123,28 @@ impl Ctx {
         }
     }
 
-    /// Finishes a swap that an earlier run did not. Returns whether there was one.
-    pub fn finish_interrupted(&self) -> Result<bool> {
+    /// Finishes swaps that earlier runs did not.
+    pub fn finish_interrupted(&self) -> Result<Interrupted> {
         let model_dir = self.git.git_dir().join("model");
         if swap::journals(&model_dir).is_empty() {
-            return Ok(false);
+            return Ok(Interrupted::default());
         }
-        for outcome in swap::finish(&self.root()?, &model_dir, self.settings.durability)? {
-            let (path, Some(digest)) = (RepoPath::new(&outcome.path)?, Digest::from_hex(&outcome.digest))
-            else {
-                continue;
-            };
-            // Without entries nothing is taken for granted: the files are read when they matter.
-            self.records()?.save(&Record {
-                path,
+        let records = self.records()?;
+        // Without entries nothing is taken for granted: the files are read when they matter.
+        let mut record = |outcome: &swap::Outcome| match Digest::from_hex(&outcome.digest) {
+            Some(digest) => records.save(&Record {
+                path: RepoPath::new(&outcome.path)?,
                 is_tree: outcome.is_tree,
                 base: digest,
                 current: digest,
                 size: outcome.size,
                 files: outcome.files,
                 entries: Arc::default(),
-            })?;
-        }
-        Ok(true)
+            }),
+            None => Ok(()),
+        };
+        let stuck = swap::finish(&self.root()?, &model_dir, self.settings.durability, &mut record)?;
+        Ok(Interrupted { there_were: true, stuck })
     }
 
     /// Typed paths as repository paths; a pointer's path stands for its artifact. Empty means everything.
@@ -158,6 +157,25 @@ impl Ctx {
             }
         }
         Ok(Selection(paths))
+    }
+}
+
+/// What there was of swaps that earlier runs did not finish.
+#[derive(Debug, Default)]
+pub struct Interrupted {
+    /// Whether there were any.
+    pub there_were: bool,
+    /// What cannot be finished for now.
+    pub stuck: Vec<swap::Stuck>,
+}
+
+impl Interrupted {
+    /// Fails if something at, above or below one of these paths is stuck. What is stuck elsewhere is in nobody's way.
+    pub fn require_free<'p>(self, paths: impl IntoIterator<Item = &'p RepoPath>) -> Result<()> {
+        match paths.into_iter().find_map(|path| self.stuck.iter().position(|stuck| stuck.concerns(path))) {
+            Some(at) => Err(self.stuck.into_iter().nth(at).expect("it was found there").error),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Ending the tracking of artifacts.
 
 use super::observe::{OnDisk, Reading};
+use super::stage::{Staged, keep_dropped};
 use super::{Ctx, Selection};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::progress::Silent;
 use crate::repo_path::RepoPath;
 use crate::worktree::ignore;
+use crate::worktree::swap::swap;
 
 /// What is to become of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,9 @@ pub enum Content {
 pub fn remove(ctx: &Ctx, selection: &Selection, content: Content) -> Result<Vec<RepoPath>> {
     let root = ctx.root()?;
     let records = ctx.records()?;
-    ctx.finish_interrupted()?;
+    let interrupted = ctx.finish_interrupted()?;
     let artifacts = ctx.require_artifacts(selection)?;
+    interrupted.require_free(artifacts.iter().map(|artifact| &artifact.path))?;
     let observer = ctx.observer(&root, &records, &Silent)?;
     let staging = ctx.staging()?;
     // All are checked before the first is touched.
@@ -45,15 +48,28 @@ pub fn remove(ctx: &Ctx, selection: &Selection, content: Content) -> Result<Vec<
         }
         to_remove.push((path, seen));
     }
+    let mut staged = Staged::default();
+    if content != Content::Keep {
+        for (path, seen) in &to_remove {
+            seen.iter().try_for_each(|seen| staged.remove_all(path, seen))?;
+        }
+    }
+    if content == Content::Remove {
+        // What the cache holds may be damaged, and this the only good copy.
+        keep_dropped(ctx, &root, &staged, to_remove.iter().filter_map(|(_, seen)| seen.as_ref()))?;
+    }
     let mut to_stage = Vec::new();
-    for (path, seen) in &to_remove {
+    for (path, _) in &to_remove {
+        if content == Content::Keep {
+            // Whatever has a record and no pointer is removed by the next sync.
+            records.remove(path)?;
+        }
         root.remove_file(&path.pointer())?;
         to_stage.push(path.pointer());
         to_stage.extend(ignore::remove(&root, path, &staging)?);
-        if let (Content::Remove | Content::Force, Some(seen)) = (content, seen) {
-            let steps = super::stage::removal(path, &seen.entries, seen.pointer.is_tree())?;
-            crate::worktree::swap::swap(&root, &staging, &steps, Vec::new())?;
-        }
+    }
+    swap(&root, &staging, &staged.steps, &[])?.settle()?;
+    for (path, _) in &to_remove {
         records.remove(path)?;
     }
     ctx.git.stage(&to_stage)?;

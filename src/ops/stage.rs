@@ -1,6 +1,6 @@
 //! Making an artifact's new content beside its place, and planning the steps that swap it in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub(super) struct Staged {
 
 impl Staged {
     /// Plans the removal of these files, then of these directories, deepest first.
-    pub(super) fn remove(&mut self, path: &RepoPath, entries: &[RecordEntry]) -> Result<()> {
+    fn remove(&mut self, path: &RepoPath, entries: &[RecordEntry]) -> Result<()> {
         for entry in entries.iter().filter(|entry| entry.stat.kind != Kind::Tree) {
             let dest = below(path, &entry.path)?;
             self.dropped.push((dest.clone(), entry.clone()));
@@ -46,6 +46,15 @@ impl Staged {
         }
         for entry in entries.iter().rev().filter(|entry| entry.stat.kind == Kind::Tree) {
             self.steps.push(Step::RemoveDir { dest: below(path, &entry.path)? });
+        }
+        Ok(())
+    }
+
+    /// Plans the removal of a whole artifact.
+    pub(super) fn remove_all(&mut self, path: &RepoPath, seen: &Seen) -> Result<()> {
+        self.remove(path, &seen.entries)?;
+        if seen.pointer.is_tree() {
+            self.steps.push(Step::RemoveDir { dest: path.clone() });
         }
         Ok(())
     }
@@ -89,8 +98,7 @@ impl Stager<'_> {
                 self.fill_all(&[(&entry, staged.clone())], out)?;
                 match seen {
                     Some(seen) if seen.pointer.is_tree() => {
-                        out.remove(path, &seen.entries)?;
-                        out.steps.push(Step::RemoveDir { dest: path.clone() });
+                        out.remove_all(path, seen)?;
                         out.place(staged, path.clone(), None);
                     }
                     seen => out.place(staged, path.clone(), seen.as_ref().map(|seen| &seen.entries[0])),
@@ -199,10 +207,14 @@ impl Stager<'_> {
         };
         let done: Vec<bool> =
             files.par_iter().map(|(entry, staged)| fill(entry, staged)).collect::<Result<_>>()?;
+        let mut fetched = HashSet::new();
         for ((entry, staged), _) in files.iter().zip(&done).filter(|(_, good)| !**good) {
-            // The cached bytes were wrong. They go into quarantine, and the store is asked for the right ones.
-            cache.quarantine(&entry.digest)?;
-            self.fetch_again(entry)?;
+            // The cached bytes were wrong. They go into quarantine, and the store is asked for the right ones; once, for many
+            // files may have this content.
+            if fetched.insert(entry.digest) {
+                cache.quarantine(&entry.digest)?;
+                self.fetch_again(entry)?;
+            }
             if !fill(entry, staged)? {
                 return Err(self.damaged(entry));
             }
@@ -245,8 +257,9 @@ fn ancestors(relative: &str) -> impl Iterator<Item = &str> {
     relative.match_indices('/').map(|(at, _)| &relative[..at])
 }
 
-/// Makes sure that what the steps replace or remove is somewhere else: known to be in the default remote, or in the cache
-/// with every byte right. What is not goes into the cache now.
+/// Makes sure that what the steps replace or remove is in the cache with every byte right. What is not goes into it now.
+/// Of what is known to be in the default remote as well, the cached object's size is enough. That it was sent once is not: a
+/// store can be emptied, and it is not asked.
 ///
 /// `old` is all content that was there before, whole.
 pub(super) fn keep_dropped<'s>(
@@ -259,11 +272,16 @@ pub(super) fn keep_dropped<'s>(
         .ok()
         .map(|found| Pushed::load(ctx.git.common_dir(), &found))
         .transpose()?;
-    let elsewhere = |digest: &Digest| pushed.as_ref().is_some_and(|pushed| pushed.has(digest));
     let (cache, interrupt) = (&ctx.cache, &ctx.interrupt);
+    let twice = |digest: &Digest, size: Option<u64>| {
+        let cached = cache.size_of(digest);
+        cached.is_some()
+            && size.is_none_or(|size| cached == Some(size))
+            && pushed.as_ref().is_some_and(|pushed| pushed.has(digest))
+    };
     let batch = cache.batch()?;
     let at_risk: Vec<&(RepoPath, RecordEntry)> =
-        staged.dropped.iter().filter(|(_, entry)| !elsewhere(&entry.digest)).collect();
+        staged.dropped.iter().filter(|(_, entry)| !twice(&entry.digest, Some(entry.stat.size))).collect();
     at_risk.par_iter().try_for_each(|(path, entry)| {
         if cache.verify(&entry.digest, &|_| interrupt.check_io())? == Some(true) {
             return Ok(());
@@ -279,10 +297,10 @@ pub(super) fn keep_dropped<'s>(
         if kept == entry.digest {
             return Ok(());
         }
-        Err(Error::new(format!("{}: it was changed during the sync", human::escape(path.as_str())))
+        Err(Error::new(format!("{}: it was changed meanwhile", human::escape(path.as_str())))
             .hint("git model status shows how it stands"))
     })?;
-    for seen in old.filter(|seen| seen.pointer.is_tree() && !elsewhere(&seen.pointer.digest)) {
+    for seen in old.filter(|seen| seen.pointer.is_tree() && !twice(&seen.pointer.digest, None)) {
         let entries: Vec<FlatEntry> = seen.entries.iter().map(flat).collect();
         for (digest, bytes) in tree::build(&entries)?.objects {
             if cache.read_small(&digest, tree::MAX_OBJECT)?.is_none() {
@@ -291,14 +309,4 @@ pub(super) fn keep_dropped<'s>(
         }
     }
     batch.commit().map(drop)
-}
-
-/// Steps that remove a whole artifact that is as it was recorded.
-pub(super) fn removal(path: &RepoPath, entries: &[RecordEntry], is_tree: bool) -> Result<Vec<Step>> {
-    let mut staged = Staged::default();
-    staged.remove(path, entries)?;
-    if is_tree {
-        staged.steps.push(Step::RemoveDir { dest: path.clone() });
-    }
-    Ok(staged.steps)
 }

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::artifacts::Artifact;
-use super::fetch::{Limit, ensure, estimate};
-use super::observe::{Observer, OnDisk, Reading, Seen};
+use super::fetch::{Limit, ensure, estimate, listing};
+use super::observe::{Observer, OnDisk, Reading, Seen, below, flat};
 use super::stage::{Placed, Staged, Stager, keep_dropped};
-use super::{Ctx, Selection, kept};
+use super::{Ctx, Interrupted, Selection, kept};
 use crate::error::{Error, Result};
 use crate::fsio::{Clock, FileStat, Kind};
 use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::pointer::{Content, Pointer};
+use crate::progress::Silent;
 use crate::repo_path::RepoPath;
-use crate::worktree::swap::{Outcome, Step, swap};
+use crate::worktree::swap::{Outcome, swap};
 use crate::worktree::{Record, RecordEntry, Records, Root, scan};
 
 /// What to bring in step.
@@ -88,27 +89,41 @@ impl Want {
 
 /// Brings the selected artifacts in step. A selected path that is no artifact is an error.
 pub fn sync(ctx: &Ctx, options: &Options) -> Result<Report> {
-    let resumed = ctx.finish_interrupted()?;
-    let artifacts = ctx.require_artifacts(&options.selection)?;
-    Ok(Report { resumed, ..sync_artifacts(ctx, options, artifacts)? })
+    let interrupted = ctx.finish_interrupted()?;
+    sync_artifacts(ctx, options, ctx.require_artifacts(&options.selection)?, interrupted)
 }
 
 /// As [`sync`], for paths that may have lost their pointer.
 pub(super) fn sync_existing(ctx: &Ctx, options: &Options) -> Result<Report> {
-    let resumed = ctx.finish_interrupted()?;
-    let artifacts = ctx.artifacts(&options.selection)?;
-    Ok(Report { resumed, ..sync_artifacts(ctx, options, artifacts)? })
+    let interrupted = ctx.finish_interrupted()?;
+    sync_artifacts(ctx, options, ctx.artifacts(&options.selection)?, interrupted)
 }
 
-fn sync_artifacts(ctx: &Ctx, options: &Options, artifacts: Vec<Artifact>) -> Result<Report> {
+fn sync_artifacts(
+    ctx: &Ctx,
+    options: &Options,
+    mut artifacts: Vec<Artifact>,
+    interrupted: Interrupted,
+) -> Result<Report> {
     let root = ctx.root()?;
     let records = ctx.records()?;
-    let mut report = Report::default();
+    let mut report = Report { resumed: interrupted.there_were, ..Report::default() };
     let step = ctx.progress.step("checking", artifacts.len() as u64, 0);
     let observer = ctx.observer(&root, &records, step.as_ref())?;
     let tracked: BTreeSet<RepoPath> = artifacts.iter().map(|artifact| artifact.path.clone()).collect();
+    // What is stuck half way is told of, and holds nothing else up.
+    let stuck = interrupted.stuck;
+    let is_stuck = |path: &RepoPath| stuck.iter().any(|stuck| stuck.concerns(path));
+    artifacts.retain(|artifact| !is_stuck(&artifact.path));
     let (wants, good) = decide(&observer, artifacts, &mut report)?;
-    let left = left_behind(ctx, &observer, &tracked, options, &mut report)?;
+    let mut left = left_behind(ctx, &observer, &tracked, options, &mut report)?;
+    left.retain(|left| !is_stuck(&left.path));
+    report.problems.extend(
+        stuck
+            .into_iter()
+            .filter(|stuck| stuck.dests.iter().any(|dest| options.selection.contains(dest)))
+            .map(|stuck| stuck.error),
+    );
     drop(observer);
     drop(step);
     if options.dry_run {
@@ -117,7 +132,7 @@ fn sync_artifacts(ctx: &Ctx, options: &Options, artifacts: Vec<Artifact>) -> Res
             .filter(|want| !want_is_modified(want, &report))
             .map(|want| (want.path.clone(), want.pointer))
             .collect();
-        report.removed = left.into_iter().map(|(path, _)| path).collect();
+        report.removed = left.into_iter().map(|left| left.path).collect();
         (report.fetched.objects, report.fetched.bytes) = estimate(ctx, &report.synced);
         return Ok(report);
     }
@@ -169,7 +184,10 @@ fn decide(
                     let moved = base != Some(pointer.digest) || !seen.proved;
                     Verdict::Good(moved.then(|| seen.record(&path, pointer.digest)))
                 }
-                Ok(OnDisk::Known(seen)) if Some(seen.pointer.digest) == base => {
+                // An empty directory that nobody placed, such as a mount point, is no content.
+                Ok(OnDisk::Known(seen))
+                    if Some(seen.pointer.digest) == base || (base.is_none() && seen.is_empty_dir()) =>
+                {
                     Verdict::Wanted(Want { path, pointer, seen: Some(seen) })
                 }
                 Ok(OnDisk::Known(seen)) => Verdict::Modified(Want { path, pointer, seen: Some(seen) }),
@@ -191,6 +209,15 @@ fn decide(
     Ok((wants, good))
 }
 
+/// An artifact that is to be removed, for its pointer is gone.
+struct Left {
+    path: RepoPath,
+    /// What is there.
+    seen: Seen,
+    /// Paths in it that stay, for git itself has files there now.
+    tracked: BTreeSet<RepoPath>,
+}
+
 /// Artifacts that have a record but no pointer any more. Those that are unmodified and safe in the cache are to be removed;
 /// the others stay, out of git's sight.
 fn left_behind(
@@ -199,18 +226,23 @@ fn left_behind(
     tracked: &BTreeSet<RepoPath>,
     options: &Options,
     report: &mut Report,
-) -> Result<Vec<(RepoPath, Seen)>> {
+) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     for (path, base) in observer.records.list()? {
         if tracked.contains(&path) || !options.selection.contains(&path) || observer.pointer_exists(&path)? {
             continue;
         }
-        if !ctx.git.tracked_below(&path)?.is_empty() {
+        let gits: BTreeSet<RepoPath> = ctx.git.tracked_below(&path)?.into_iter().collect();
+        if gits.contains(&path) {
             // Here git itself keeps this path, as it did before somebody made it an artifact.
             observer.records.remove(&path)?;
             continue;
         }
         let Some(record) = observer.records.load(&path)? else { continue };
+        if !gits.is_empty() {
+            left.extend(beside_gits_own(ctx, observer, &record, gits, report)?);
+            continue;
+        }
         let safe = match observer.look(&path, Some(&record), Reading::Compare(&pointer_of(&record))) {
             Ok(OnDisk::Absent) => {
                 observer.records.remove(&path)?;
@@ -226,11 +258,47 @@ fn left_behind(
         };
         let inside_other = tracked.iter().any(|other| path.is_within(other));
         match safe {
-            Some(seen) if !inside_other => left.push((path, seen)),
+            Some(seen) if !inside_other => left.push(Left { path, seen, tracked: gits }),
             _ => report.kept.push(path),
         }
     }
     Ok(left)
+}
+
+/// What is left of an artifact in a directory where git itself has files now. Of its own files, those that were changed are
+/// hidden from git one by one.
+fn beside_gits_own(
+    ctx: &Ctx,
+    observer: &Observer<'_>,
+    record: &Record,
+    tracked: BTreeSet<RepoPath>,
+    report: &mut Report,
+) -> Result<Option<Left>> {
+    let path = record.path.clone();
+    let pointer = pointer_of(record);
+    let known = match record.is_complete() {
+        true => Ok(record.entries.iter().map(flat).collect()),
+        false => listing(ctx, &pointer, &mut Vec::new()),
+    };
+    let found = observer.look(&path, Some(record), Reading::Hash);
+    let (Ok(known), Ok(OnDisk::Known(seen))) = (known, found) else {
+        report.kept.push(path);
+        return Ok(None);
+    };
+    let known: HashMap<&str, Digest> =
+        known.iter().map(|entry| (entry.path.as_str(), entry.digest)).collect();
+    let mut mine = Vec::new();
+    for entry in seen.entries.iter().filter(|entry| known.contains_key(entry.path.as_str())) {
+        let file = below(&path, &entry.path)?;
+        if tracked.contains(&file) {
+            continue;
+        }
+        match entry.stat.kind == Kind::Tree || known.get(entry.path.as_str()) == Some(&entry.digest) {
+            true => mine.push(entry.clone()),
+            false => report.kept.push(file),
+        }
+    }
+    Ok(Some(Left { path, seen: Seen { pointer, entries: Arc::new(mine), proved: false }, tracked }))
 }
 
 /// What a pointer to the last added or synced content said, as far as comparing needs it.
@@ -278,7 +346,7 @@ fn replace(
     root: &Root,
     records: &Records,
     wants: &[Want],
-    left: &[(RepoPath, Seen)],
+    left: &[Left],
     options: &Options,
     report: &mut Report,
 ) -> Result<()> {
@@ -308,39 +376,56 @@ fn replace(
         progress.finish_one();
     }
     drop(progress);
-    for (path, seen) in left {
-        staged.remove(path, &seen.entries)?;
-        if seen.pointer.is_tree() {
-            staged.steps.push(Step::RemoveDir { dest: path.clone() });
-        }
+    for left in left {
+        staged.remove_all(&left.path, &left.seen)?;
     }
-    let old = wants.iter().filter_map(|want| want.seen.as_ref()).chain(left.iter().map(|(_, seen)| seen));
+    let old = wants.iter().filter_map(|want| want.seen.as_ref()).chain(left.iter().map(|left| &left.seen));
     keep_dropped(ctx, root, &staged, old)?;
-    let outcomes = wants.iter().map(outcome).collect();
-    let swapped = swap(root, &staging, &staged.steps, outcomes)?;
-    let model_dir = ctx.model_dir()?;
-    drop(staging);
-    let clock = if wants.is_empty() { Clock::EPOCH } else { Clock::read_after_step(&model_dir)? };
+    let outcomes: Vec<Outcome> = wants.iter().map(outcome).collect();
+    let swapped = swap(root, &staging, &staged.steps, &outcomes)?;
+    let clock = if wants.is_empty() { Clock::EPOCH } else { Clock::read_after_step(staging.model_dir())? };
     for want in wants {
         if let Some(record) = record_of(root, want, &staged.placed, clock)? {
             records.save(&record)?;
         }
     }
-    for (path, _) in left {
-        if root.stat(path)?.is_none() {
+    for Left { path, tracked, .. } in left {
+        if root.stat(path)?.is_none() || !tracked.is_empty() {
             records.remove(path)?;
             root.remove_empty_parents(path)?;
             report.removed.push(path.clone());
         }
     }
-    report.problems.extend(swapped.changed_meanwhile.iter().map(|path| {
-        Error::new(format!(
-            "{}: it was changed during the sync and was left alone",
-            human::escape(path.as_str())
-        ))
-        .hint("git model status shows how it stands")
-    }));
-    Ok(())
+    for path in changed_by_others(ctx, root, records, wants, &swapped.changed_meanwhile)? {
+        let shown = human::escape(path.as_str());
+        report.problems.push(
+            Error::new(format!("{shown}: it was changed during the sync and was left alone"))
+                .hint("git model status shows how it stands"),
+        );
+    }
+    swapped.settle()
+}
+
+/// Of the paths that were left alone, those that are not what was wanted. Another sync may have placed the same content:
+/// each rank of a training job runs one.
+fn changed_by_others<'p>(
+    ctx: &Ctx,
+    root: &Root,
+    records: &Records,
+    wants: &[Want],
+    left_alone: &'p [RepoPath],
+) -> Result<Vec<&'p RepoPath>> {
+    let observer = ctx.observer(root, records, &Silent)?;
+    let mut changed: Vec<&RepoPath> = left_alone.iter().collect();
+    for want in wants.iter().filter(|want| left_alone.iter().any(|path| path.is_within(&want.path))) {
+        if let (_, Ok(OnDisk::Known(seen))) = observer.recall(&want.path, Reading::Hash)?
+            && seen.pointer == want.pointer
+        {
+            records.save(&seen.record(&want.path, want.pointer.digest))?;
+            changed.retain(|path| !path.is_within(&want.path));
+        }
+    }
+    Ok(changed)
 }
 
 fn outcome(want: &Want) -> Outcome {

@@ -2,6 +2,7 @@
 //! come from committed files that nobody vouches for.
 
 pub mod ignore;
+mod journal;
 pub mod place;
 pub mod records;
 pub mod root;

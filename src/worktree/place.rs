@@ -1,9 +1,11 @@
 //! Making complete new files beside the worktree, ready to be swapped in.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -62,12 +64,46 @@ pub struct StagedFile {
 
 /// The directory that takes files for an artifact on another mount than the git dir.
 const BESIDE: &str = ".git-model-tmp-";
+/// In a staging area: where it has such a directory.
+const NOTE: &str = "beside";
+
+/// Whether this is the name of a directory that only staging makes. It may lie inside an artifact that is a mount of its own,
+/// and is no part of it.
+pub(super) fn is_beside(name: &str) -> bool {
+    let unique = name.strip_prefix(BESIDE);
+    unique.is_some_and(|unique| unique.len() == 32 && unique.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Removes the directory that a staged file lay in, if it is such a directory and empty.
+pub(super) fn remove_beside_of(staged: &Path) {
+    if let Some(beside) = staged.parent().filter(|dir| has_name_of_beside(dir)) {
+        drop(fs::remove_file(beside.join(".gitignore")));
+        drop(fs::remove_dir(beside));
+    }
+}
+
+fn has_name_of_beside(dir: &Path) -> bool {
+    dir.file_name().and_then(OsStr::to_str).is_some_and(is_beside)
+}
+
+/// Removes the staging areas of processes that died, wherever they are.
+fn remove_stale(areas: &Path) -> Result<()> {
+    for area in fsio::stale(areas)? {
+        let note = fs::read(area.join(NOTE)).unwrap_or_default();
+        for beside in note.split(|&byte| byte == b'\n').map(|path| Path::new(OsStr::from_bytes(path))) {
+            if has_name_of_beside(beside) {
+                drop(fs::remove_dir_all(beside));
+            }
+        }
+    }
+    fsio::remove_stale(areas, "").map(drop)
+}
 
 impl Staging {
     /// Makes a staging area below a worktree's `model` directory, for this process alone.
     pub fn new(model_dir: &Path, durability: Durability) -> Result<Staging> {
         if super::swap::journals(model_dir).is_empty() {
-            fsio::remove_stale(&model_dir.join("staging"), "")?;
+            remove_stale(&model_dir.join("staging"))?;
         }
         let dir = model_dir.join("staging").join(uuid::Uuid::new_v4().simple().to_string());
         fsio::create_dir_all(&dir, Durability::Off)?;
@@ -106,6 +142,11 @@ impl Staging {
         }
         // A name that nobody could have committed; creating fails if there is anything, even a link.
         let beside = dir.join(format!("{BESIDE}{}", uuid::Uuid::new_v4().simple()));
+        // Noted first, so that a later run finds it if this one dies.
+        let line = [beside.as_os_str().as_bytes(), b"\n"].concat();
+        let note = self.dir.join(NOTE);
+        let file = OpenOptions::new().append(true).create(true).open(&note).context(&note, "open")?;
+        (&file).write_all(&line).context(&note, "write to")?;
         fs::create_dir(&beside).context(&beside, "create the directory")?;
         fs::write(beside.join(".gitignore"), "*\n").context(&beside, "write to")?;
         let path = beside.join(name);
@@ -259,8 +300,7 @@ impl Drop for Staging {
         // Otherwise what is left was not swapped in and is of no use to anybody.
         drop(fs::remove_dir_all(&self.dir));
         for beside in self.elsewhere.lock().expect("no thread panicked").values() {
-            drop(fs::remove_file(beside.join(".gitignore")));
-            drop(fs::remove_dir(beside));
+            drop(fs::remove_dir_all(beside));
         }
     }
 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::place::is_beside;
 use super::root::{Root, stat_at};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{FileStat, Kind};
@@ -117,7 +118,7 @@ impl Walk<'_> {
                 Err(error) => return Err(error).context(self.full(prefix), "list"),
             };
             let name = entry.file_name();
-            if name == c"." || name == c".." {
+            if name == c"." || name == c".." || name.to_str().is_ok_and(is_beside) {
                 continue;
             }
             let path = self.entry_path(prefix, name.to_bytes())?;

@@ -15,23 +15,14 @@ use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::place::Staging;
+use super::journal::Journal;
+pub use super::journal::{Outcome, journals};
+use super::place::{Staging, remove_beside_of};
 use super::root::{Root, stat_at, sync_fd};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability, FileStat, Kind};
+use crate::human;
 use crate::repo_path::RepoPath;
-
-/// How the names of journals in a worktree's `model` directory begin. Each swap has its own.
-const JOURNAL: &str = "journal-";
-
-/// The journals of swaps that are under way or were interrupted.
-pub fn journals(model_dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(model_dir).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(JOURNAL.as_bytes()))
-        .map(|entry| entry.path())
-        .collect()
-}
 
 /// What must be at a path before a step touches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,134 +70,136 @@ pub enum Step {
     },
 }
 
-/// The content that an artifact has once all steps are done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Outcome {
-    /// The artifact.
-    pub path: String,
-    /// The pointer's digest, in hex.
-    pub digest: String,
-    /// Whether it is a directory.
-    pub is_tree: bool,
-    /// The pointer's size.
-    pub size: u64,
-    /// Number of files.
-    pub files: u64,
+impl Step {
+    /// Where it changes something.
+    fn dest(&self) -> &RepoPath {
+        match self {
+            Step::MakeDir { dest }
+            | Step::Place { dest, .. }
+            | Step::Remove { dest, .. }
+            | Step::RemoveDir { dest } => dest,
+        }
+    }
 }
 
-/// A step as a line of the journal.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-enum Line {
-    Version(u32),
-    Outcome(Outcome),
-    MakeDir { dest: String },
-    Place { staged: PathBuf, dest: String, before: Option<Before> },
-    Remove { dest: String, before: Before },
-    RemoveDir { dest: String },
-}
-
-/// What a swap did.
-#[derive(Debug, Default)]
-pub struct Swapped {
+/// A swap whose steps are done, and whose journal is still there.
+#[must_use = "its journal stays until the swap is settled"]
+#[derive(Debug)]
+pub struct Swapped<'a> {
     /// Paths that were left alone because somebody changed them meanwhile.
     pub changed_meanwhile: Vec<RepoPath>,
+    journal: Option<Journal<'a>>,
 }
 
-/// Carries out the steps of all artifacts: syncs what is staged, writes the journal, swaps, removes the journal.
+impl Swapped<'_> {
+    /// Removes the journal. By now the records say what is at each artifact's path: without them and without a journal, what
+    /// was just placed would pass for the user's own change.
+    pub fn settle(self) -> Result<()> {
+        self.journal.map_or(Ok(()), |journal| journal.remove())
+    }
+}
+
+/// Carries out the steps of all artifacts: syncs what is staged, writes the journal, swaps.
 ///
-/// After an error or a crash in the swap itself, [`finish`] goes on from where it stopped.
-pub fn swap(root: &Root, staging: &Staging, steps: &[Step], outcomes: Vec<Outcome>) -> Result<Swapped> {
-    let durability = staging.durability();
+/// After an error or a crash, [`finish`] goes on from where it stopped. A step that fails does not keep the others from being
+/// done.
+pub fn swap<'a>(
+    root: &'a Root,
+    staging: &'a Staging,
+    steps: &[Step],
+    outcomes: &[Outcome],
+) -> Result<Swapped<'a>> {
     if steps.is_empty() {
-        return Ok(Swapped::default());
+        return Ok(Swapped { changed_meanwhile: Vec::new(), journal: None });
     }
     sync_staged(steps, staging)?;
-    let journal = staging.model_dir().join(format!("{JOURNAL}{}", uuid::Uuid::new_v4().simple()));
-    let mut text = serde_json::to_vec(&Line::Version(1)).expect("plain data");
-    for line in outcomes.into_iter().map(Line::Outcome).chain(steps.iter().map(to_line)) {
-        text.push(b'\n');
-        serde_json::to_writer(&mut text, &line).expect("plain data");
+    let durability = staging.durability();
+    let journal = Journal::create(staging.model_dir(), root.path(), durability);
+    journal.write(outcomes, steps)?;
+    let ran = run(root, steps, durability)?;
+    if let Some((_, error)) = ran.failed.into_iter().next() {
+        return Err(error);
     }
-    text.push(b'\n');
-    fsio::write_atomic(&journal, &text, durability)?;
-    let swapped = run(root, steps, durability)?;
-    remove_journal(&journal, durability)?;
-    Ok(swapped)
+    if let Some(&at) = ran.lost.first() {
+        let shown = human::escape(steps[at].dest().as_str());
+        return Err(
+            Error::new(format!("{shown}: what was to be placed is gone")).hint("run git model sync again")
+        );
+    }
+    let changed_meanwhile = ran.changed.into_iter().map(|at| steps[at].dest().clone()).collect();
+    Ok(Swapped { changed_meanwhile, journal: Some(journal) })
 }
 
-/// Finishes swaps that were interrupted, and returns what they lead to.
+/// What is left of interrupted swaps that could not be finished.
+#[derive(Debug)]
+pub struct Stuck {
+    /// What still has to change.
+    pub dests: Vec<RepoPath>,
+    /// Why it cannot.
+    pub error: Error,
+}
+
+impl Stuck {
+    /// Whether it has to do with what is at this path, above or below it.
+    pub fn concerns(&self, path: &RepoPath) -> bool {
+        self.dests.iter().any(|dest| dest.is_within(path) || path.is_within(dest))
+    }
+}
+
+/// Finishes swaps that were interrupted. `record` is told what each artifact has now, before the journal goes.
 ///
 /// A swap that another process is just doing is none the worse for it: every step is done once, by whoever comes first.
-pub fn finish(root: &Root, model_dir: &Path, durability: Durability) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
-    for journal in journals(model_dir) {
-        let bytes = match fs::read(&journal) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).context(&journal, "read"),
+/// What cannot be done stays in the journal, and everything else is done.
+pub fn finish(
+    root: &Root,
+    model_dir: &Path,
+    durability: Durability,
+    record: &mut dyn FnMut(&Outcome) -> Result<()>,
+) -> Result<Vec<Stuck>> {
+    let mut stuck = Vec::new();
+    for path in journals(model_dir) {
+        let journal = Journal::open(path, model_dir, root.path(), durability);
+        let Some((outcomes, steps)) = journal.read()? else { continue };
+        let ran = run(root, &steps, durability)?;
+        // What somebody changed since is left alone, and shows as modified; so does what stands where a directory should be.
+        let failed: Vec<(usize, Error)> =
+            ran.failed.into_iter().filter(|(at, _)| !is_in_the_way(root, &steps[*at])).collect();
+        let (open, done): (Vec<Outcome>, Vec<Outcome>) = outcomes
+            .into_iter()
+            .filter(|outcome| !ran.lost.iter().any(|&at| leads_to(&steps[at], outcome)))
+            .partition(|outcome| failed.iter().any(|(at, _)| leads_to(&steps[*at], outcome)));
+        done.iter().try_for_each(&mut *record)?;
+        let Some((first, _)) = failed.first() else {
+            journal.remove()?;
+            for step in &steps {
+                if let Step::Place { staged, .. } = step {
+                    remove_beside_of(staged);
+                }
+            }
+            continue;
         };
-        let (leads_to, steps) = parse_journal(&bytes).map_err(|error| {
-            error
-                .about(format!("{}: not a journal of this version", journal.display()))
-                .hint("if no git-model is running, remove it and run git model sync")
-        })?;
-        // What somebody changed since is left alone, and shows as modified.
-        run(root, &steps, durability)?;
-        remove_journal(&journal, durability)?;
-        outcomes.extend(leads_to);
+        // From the first that failed on, in order: later ones may build on it, and those that are done do no harm.
+        let is_open = |step: &&Step| !done.iter().any(|outcome| leads_to(step, outcome));
+        let rest: Vec<Step> = steps[*first..].iter().filter(is_open).cloned().collect();
+        journal.write(&open, &rest)?;
+        let dests = failed.iter().map(|(at, _)| steps[*at].dest().clone()).collect();
+        stuck.extend(failed.into_iter().next().map(|(_, error)| Stuck { dests, error }));
     }
-    Ok(outcomes)
+    Ok(stuck)
 }
 
-fn parse_journal(bytes: &[u8]) -> Result<(Vec<Outcome>, Vec<Step>)> {
-    let damaged = |error: serde_json::Error| Error::new("it is damaged").caused_by(error);
-    let mut lines = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty());
-    match lines.next().map(serde_json::from_slice) {
-        Some(Ok(Line::Version(1))) => {}
-        _ => return Err(Error::new("its header is unknown")),
-    }
-    let (mut outcomes, mut steps) = (Vec::new(), Vec::new());
-    for line in lines {
-        match serde_json::from_slice(line).map_err(damaged)? {
-            Line::Outcome(outcome) => outcomes.push(outcome),
-            line => steps.push(from_line(line)?),
-        }
-    }
-    Ok((outcomes, steps))
+fn leads_to(step: &Step, outcome: &Outcome) -> bool {
+    RepoPath::new(&outcome.path).is_ok_and(|artifact| step.dest().is_within(&artifact))
 }
 
-fn remove_journal(journal: &Path, durability: Durability) -> Result<()> {
-    match fs::remove_file(journal) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).context(journal, "remove");
-        }
-        _ => {}
-    }
-    journal.parent().map_or(Ok(()), |dir| durability.sync_dir(dir))
-}
-
-fn to_line(step: &Step) -> Line {
-    let text = |path: &RepoPath| path.as_str().to_owned();
-    match step {
-        Step::MakeDir { dest } => Line::MakeDir { dest: text(dest) },
-        Step::Place { staged, dest, before } => {
-            Line::Place { staged: staged.clone(), dest: text(dest), before: *before }
-        }
-        Step::Remove { dest, before } => Line::Remove { dest: text(dest), before: *before },
-        Step::RemoveDir { dest } => Line::RemoveDir { dest: text(dest) },
-    }
-}
-
-fn from_line(line: Line) -> Result<Step> {
-    Ok(match line {
-        Line::Version(_) | Line::Outcome(_) => return Err(Error::new("journal: not a step")),
-        Line::MakeDir { dest } => Step::MakeDir { dest: RepoPath::new(&dest)? },
-        Line::Place { staged, dest, before } => Step::Place { staged, dest: RepoPath::new(&dest)?, before },
-        Line::Remove { dest, before } => Step::Remove { dest: RepoPath::new(&dest)?, before },
-        Line::RemoveDir { dest } => Step::RemoveDir { dest: RepoPath::new(&dest)? },
-    })
+/// Whether something that is no directory stands where this step needs one.
+fn is_in_the_way(root: &Root, step: &Step) -> bool {
+    let innermost = match step {
+        Step::MakeDir { dest } => Some(dest.clone()),
+        other => other.dest().parent(),
+    };
+    std::iter::successors(innermost, RepoPath::parent)
+        .any(|dir| matches!(root.stat(&dir), Ok(Some(stat)) if stat.kind != Kind::Tree))
 }
 
 /// Makes everything staged durable, with its names: files, then their directories, then those of the staging area.
@@ -239,33 +232,65 @@ fn collect_staged(path: &Path, files: &mut Vec<PathBuf>, dirs: &mut Vec<PathBuf>
     Ok(())
 }
 
+/// What running steps came to, by their numbers.
+#[derive(Debug, Default)]
+struct Ran {
+    /// Left alone, because somebody changed what is there.
+    changed: Vec<usize>,
+    /// What was to be placed is gone, and what it was to replace is still there.
+    lost: Vec<usize>,
+    /// Could not be done.
+    failed: Vec<(usize, Error)>,
+}
+
+/// How a step ended.
+enum Done {
+    Yes,
+    Changed,
+    Lost,
+}
+
+impl Done {
+    fn unless_changed(done: bool) -> Done {
+        if done { Done::Yes } else { Done::Changed }
+    }
+}
+
 /// Runs steps, each of which does nothing where it was done already.
-fn run(root: &Root, steps: &[Step], durability: Durability) -> Result<Swapped> {
-    let mut swapped = Swapped::default();
-    // Each directory is synced once, at the end.
+fn run(root: &Root, steps: &[Step], durability: Durability) -> Result<Ran> {
+    let mut ran = Ran::default();
     let mut touched = Touched::default();
-    for step in steps {
-        let (dest, done) = match step {
-            Step::MakeDir { dest } => (dest, root.make_dir(dest, durability).map(|_| true)?),
+    for (at, step) in steps.iter().enumerate() {
+        touched.make_room(root, durability)?;
+        let done = match step {
+            Step::MakeDir { dest } => root.make_dir(dest, durability).map(|_| Done::Yes),
             Step::Place { staged, dest, before } => {
-                (dest, place(root, &mut touched, staged, dest, before.as_ref(), durability)?)
+                place(root, &mut touched, staged, dest, before.as_ref(), durability)
             }
-            Step::Remove { dest, before } => (dest, remove(root, &mut touched, dest, before)?),
-            Step::RemoveDir { dest } => (dest, root.remove_empty_dir(dest).map(|_| true)?),
+            Step::Remove { dest, before } => {
+                remove(root, &mut touched, dest, before).map(Done::unless_changed)
+            }
+            Step::RemoveDir { dest } => root.remove_empty_dir(dest).map(|_| Done::Yes),
         };
-        if !done {
-            swapped.changed_meanwhile.push(dest.clone());
+        match done {
+            Ok(Done::Yes) => {}
+            Ok(Done::Changed) => ran.changed.push(at),
+            Ok(Done::Lost) => ran.lost.push(at),
+            Err(error) => ran.failed.push((at, error)),
         }
     }
     touched.sync(root, durability)?;
-    Ok(swapped)
+    Ok(ran)
 }
 
-/// Directories that a swap touches, opened once each.
+/// Directories that a swap touches, opened and synced once each as long as they are few: steps come in the order of paths.
 #[derive(Default)]
 struct Touched(HashMap<Option<RepoPath>, OwnedFd>);
 
 impl Touched {
+    /// Many systems allow a process no more than 256 open files.
+    const OPEN: usize = 64;
+
     fn parent(
         &mut self,
         dest: &RepoPath,
@@ -275,6 +300,14 @@ impl Touched {
             Entry::Occupied(entry) => Some(entry.into_mut()),
             Entry::Vacant(entry) => open()?.map(|fd| &*entry.insert(fd)),
         })
+    }
+
+    fn make_room(&mut self, root: &Root, durability: Durability) -> Result<()> {
+        if self.0.len() >= Self::OPEN {
+            self.sync(root, durability)?;
+            self.0.clear();
+        }
+        Ok(())
     }
 
     fn sync(&self, root: &Root, durability: Durability) -> Result<()> {
@@ -293,24 +326,31 @@ fn place(
     dest: &RepoPath,
     before: Option<&Before>,
     durability: Durability,
-) -> Result<bool> {
+) -> Result<Done> {
     let Some(parent) = touched.parent(dest, || root.make_parent(dest, durability).map(Some))? else {
-        return Ok(false);
+        return Ok(Done::Changed);
     };
-    if fs::symlink_metadata(staged).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        // An earlier run renamed it already.
-        return Ok(true);
-    }
     let found = stat_at(parent, OsStr::new(dest.name())).context(root.full(dest), "read")?;
-    if found.map(|stat| Before::file(&stat)).as_ref() != before {
-        return Ok(false);
+    let as_before = found.map(|stat| Before::file(&stat)).as_ref() == before;
+    match (is_gone(staged), as_before) {
+        // Somebody renamed it already: an earlier run, or one beside this.
+        (true, false) => return Ok(Done::Yes),
+        (true, true) => return Ok(Done::Lost),
+        (false, false) => return Ok(Done::Changed),
+        (false, true) => {}
     }
     match rename_into(staged, parent, dest.name(), before.is_none()) {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Done::Yes),
+        // Another process did it between the look and the rename, or the directory went.
+        Err(Errno::NOENT) => Ok(Done::unless_changed(is_gone(staged))),
         // It appeared between the look and the rename.
-        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Done::Changed),
         Err(errno) => Err(errno).context(root.full(dest), "swap in"),
     }
+}
+
+fn is_gone(staged: &Path) -> bool {
+    fs::symlink_metadata(staged).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Renames; where there must be nothing, the file system itself sees to it if it can.
@@ -388,9 +428,12 @@ mod tests {
             Step::Place { staged: staged(&f, "d/e/x", "x"), dest: path("d/e/x"), before: None },
             Step::Remove { dest: path("gone"), before: before(&f, "gone") },
         ];
-        assert!(swap(&f.root, &f.staging, &steps, Vec::new()).unwrap().changed_meanwhile.is_empty());
+        let swapped = swap(&f.root, &f.staging, &steps, &[]).unwrap();
+        assert!(swapped.changed_meanwhile.is_empty());
+        assert_eq!(journals(&f.model).len(), 1);
+        swapped.settle().unwrap();
         assert!(
-            run(&f.root, &steps, Durability::Full).unwrap().changed_meanwhile.is_empty(),
+            run(&f.root, &steps, Durability::Full).unwrap().changed.is_empty(),
             "steps repeat harmlessly"
         );
         assert_eq!(fs::read_to_string(f.root.path().join("old")).unwrap(), "new");
@@ -411,7 +454,7 @@ mod tests {
             Step::Place { staged: staged(&f, "b", "x"), dest: path("b"), before: None },
             Step::Remove { dest: path("a"), before: expected },
         ];
-        let swapped = swap(&f.root, &f.staging, &steps, Vec::new()).unwrap();
+        let swapped = swap(&f.root, &f.staging, &steps, &[]).unwrap();
         assert_eq!(swapped.changed_meanwhile, [path("a"), path("b"), path("a")]);
         assert_eq!(fs::read_to_string(f.root.path().join("a")).unwrap(), "the user's new work");
         assert_eq!(fs::read_to_string(f.root.path().join("b")).unwrap(), "appeared");
@@ -423,7 +466,7 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), f.root.path().join("link")).unwrap();
         let steps = vec![Step::Place { staged: staged(&f, "x", "x"), dest: path("link/x"), before: None }];
-        let error = swap(&f.root, &f.staging, &steps, Vec::new()).unwrap_err().one_line();
+        let error = swap(&f.root, &f.staging, &steps, &[]).unwrap_err().one_line();
         assert!(error.contains("symbolic link"), "{error}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
