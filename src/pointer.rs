@@ -155,14 +155,21 @@ pub fn has_conflict_markers(bytes: &[u8]) -> bool {
     bytes.split(|&b| b == b'\n').any(|line| line.starts_with(b"<<<<<<< "))
 }
 
+const CONFLICT: &str = "both sides of a merge changed this artifact";
+
 /// The explanation of an unresolved merge of the pointer at `path`.
 pub fn conflict(path: &str) -> Error {
     let quoted = human::shell_quote(path);
     let artifact = human::shell_quote(path.strip_suffix(POINTER_SUFFIX).unwrap_or(path));
-    Error::new(format!("{}: both sides of a merge changed this artifact", human::escape(path)))
+    Error::new(format!("{}: {CONFLICT}", human::escape(path)))
         .hint(format!(
             "choose one: git checkout --ours -- {quoted} or git checkout --theirs -- {quoted}, then git add {quoted} && git model sync {artifact}"
         ))
+}
+
+/// Whether this error says that a merge left both sides in a pointer.
+pub fn is_conflict(error: &Error) -> bool {
+    error.one_line().contains(CONFLICT)
 }
 
 /// As [`conflict`], for a path of the index.

@@ -408,3 +408,64 @@ fn a_directory_with_more_than_one_shard_survives_a_round_trip() {
     assert!(!repo.exists("data/f778"));
     repo.model(["verify"]).ok();
 }
+
+#[test]
+fn a_file_with_a_pointers_name_is_not_replaced() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    for make in ["echo notes > w.pointer", "ln -s notes w.pointer", "mkdir w.pointer", ": > w.pointer"] {
+        repo.sh(make).ok();
+        repo.write("w", "x");
+        let before = repo.sh("ls -l w.pointer").ok();
+        repo.model(["add", "w"]).fails(2, "w.pointer: this file is no pointer");
+        assert_eq!(repo.sh("ls -l w.pointer").ok(), before, "{make}");
+        repo.sh("rm -r w.pointer").ok();
+    }
+    // One of ours that was damaged is written again.
+    repo.model(["add", "w"]).ok();
+    repo.write("w.pointer", "dam");
+    repo.model(["add", "w"]).ok();
+    assert_eq!(repo.state("w"), "clean");
+}
+
+#[test]
+fn an_update_leaves_out_what_others_changed_and_nobody_here() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo").env("GIT_MODEL_HOOKS", "off");
+    repo.commit_artifact("v", "v", "v");
+    repo.commit_artifact("w", "one", "1");
+    repo.git(["tag", "v1"]).ok();
+    repo.commit_artifact("w", "two", "2");
+    repo.git(["checkout", "-q", "v1"]).ok();
+    repo.model(["sync"]).ok();
+    repo.git(["checkout", "-q", "main"]).ok();
+    assert_eq!(repo.state("w"), "outdated");
+    repo.write("v", "newer");
+    drop(repo.model(["add", "-u"]).says("w: left out, for its pointer is newer"));
+    assert_eq!(repo.git(["status", "--porcelain"]).ok(), "M  v.pointer\n");
+    // Whoever names it means it, and is told.
+    drop(repo.model(["add", "w"]).says("is the old one again"));
+    assert_eq!(repo.state("w"), "clean");
+}
+
+#[test]
+fn a_path_inside_a_submodule_is_refused() {
+    let sandbox = Sandbox::new();
+    let (inner, repo) = (sandbox.repo("inner"), sandbox.repo("repo"));
+    repo.git(["submodule", "--quiet", "add", &inner.join("").display().to_string(), "sub"]).ok();
+    repo.write("sub/w", "x");
+    repo.model(["add", "sub/w"]).fails(2, "sub/w: inside the submodule sub");
+    assert!(!repo.exists("sub/w.pointer") && !repo.exists("sub/.gitignore"));
+}
+
+#[test]
+fn an_empty_directory_that_is_there_is_filled() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    repo.write("data/x", "x");
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-qm", "data"]).ok();
+    repo.sh("rm -r data .git/model/stat && mkdir data").ok();
+    repo.model(["sync"]).ok();
+    assert_eq!(repo.text("data/x"), "x");
+}

@@ -1,21 +1,21 @@
 //! Taking content into the cache and writing its pointers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::observe::{OnDisk, Reading};
+use super::observe::{OnDisk, Reading, Seen};
 use super::{Ctx, Selection};
 use crate::cache::Usage;
 use crate::error::{Error, Result};
 use crate::git::Staging as GitStaging;
 use crate::human;
-use crate::pointer::Pointer;
+use crate::pointer::{self, Pointer};
 use crate::repo_config;
 use crate::repo_path::RepoPath;
-use crate::worktree::ignore;
+use crate::worktree::{Record, Records, Root, ignore};
 
 /// What to add, and how.
 #[derive(Clone, Debug)]
@@ -70,6 +70,9 @@ pub enum Staged {
 pub struct Report {
     /// The artifacts, in path order.
     pub items: Vec<Item>,
+    /// Artifacts whose pointer is newer than the content here, which nobody changed. An update leaves them out; of those that
+    /// were named, the pointer is now the old one again.
+    pub outdated: Vec<RepoPath>,
     /// Objects that are new in the cache.
     pub stored: Usage,
     /// What the cache holds now.
@@ -84,9 +87,11 @@ pub struct Report {
 pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     let root = ctx.root()?;
     require_init(&root)?;
-    ctx.finish_interrupted()?;
-    let paths = plan(ctx, options)?;
+    let interrupted = ctx.finish_interrupted()?;
     let records = ctx.records()?;
+    let plan = plan(ctx, options, &root, &records)?;
+    interrupted.require_free(plan.keys())?;
+    let paths: Vec<RepoPath> = plan.keys().cloned().collect();
     let batch = ctx.cache.batch()?;
     let step = ctx.progress.step("adding", 0, planned_bytes(&root, &paths));
     let observer = ctx.observer(&root, &records, step.as_ref())?;
@@ -102,6 +107,7 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     drop(step);
     let mut report = Report {
         items: Vec::new(),
+        outdated: Vec::new(),
         stored: Usage::default(),
         cache: Usage::default(),
         staged: Staged::NotAsked,
@@ -119,6 +125,12 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     let mut to_stage = Vec::new();
     for (path, found, record) in seen {
         let before = super::artifacts::read_pointer(&root, path).ok().flatten();
+        if before.is_some_and(|before| is_outdated(&before, &found, record.as_ref())) {
+            report.outdated.push(path.clone());
+            if !plan[path] {
+                continue;
+            }
+        }
         let change = match before {
             None => Change::New,
             Some(before) if before == found.pointer => Change::Unchanged,
@@ -153,20 +165,25 @@ pub fn add(ctx: &Ctx, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn known(path: &RepoPath, found: OnDisk) -> Result<super::observe::Seen> {
+/// Whether the pointer changed, by a merge say, and the content is still what was here before.
+fn is_outdated(pointer: &Pointer, found: &Seen, record: Option<&Record>) -> bool {
+    record.is_some_and(|record| found.pointer.digest == record.base && pointer.digest != record.base)
+}
+
+fn known(path: &RepoPath, found: OnDisk) -> Result<Seen> {
     match found {
         OnDisk::Known(seen) => Ok(seen),
         _ => Err(Error::new(format!("{}: it vanished while it was added", human::escape(path.as_str())))),
     }
 }
 
-fn planned_bytes(root: &crate::worktree::Root, paths: &[RepoPath]) -> u64 {
+fn planned_bytes(root: &Root, paths: &[RepoPath]) -> u64 {
     let size =
         |path: &RepoPath| root.stat(path).ok().flatten().filter(|stat| stat.kind != crate::fsio::Kind::Tree);
     paths.iter().filter_map(size).map(|stat| stat.size).fold(0, u64::saturating_add)
 }
 
-fn require_init(root: &crate::worktree::Root) -> Result<()> {
+fn require_init(root: &Root) -> Result<()> {
     match root.stat(&RepoPath::new(repo_config::FILE_NAME)?)? {
         Some(_) => Ok(()),
         None => {
@@ -176,15 +193,15 @@ fn require_init(root: &crate::worktree::Root) -> Result<()> {
     }
 }
 
-/// Checks every path before anything is read or written.
-fn plan(ctx: &Ctx, options: &Options) -> Result<Vec<RepoPath>> {
-    let mut paths = Vec::new();
+/// Checks every path before anything is read or written. Each comes with whether the user named it.
+fn plan(ctx: &Ctx, options: &Options, root: &Root, records: &Records) -> Result<BTreeMap<RepoPath, bool>> {
+    let mut paths = BTreeMap::new();
     let artifacts: Vec<RepoPath> =
         ctx.artifacts(&Selection::all())?.into_iter().map(|artifact| artifact.path).collect();
     if options.update {
         for path in &artifacts {
-            if ctx.root()?.stat(path)?.is_some() {
-                paths.push(path.clone());
+            if root.stat(path)?.is_some() {
+                paths.insert(path.clone(), false);
             }
         }
     }
@@ -196,18 +213,33 @@ fn plan(ctx: &Ctx, options: &Options) -> Result<Vec<RepoPath>> {
         })?;
         // A shell's `models/*` names pointers too; they stand for their artifacts.
         let path = path.artifact().filter(|artifact| artifacts.contains(artifact)).unwrap_or(path);
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
+        paths.insert(path, true);
     }
-    paths.sort();
-    for path in &paths {
+    for path in paths.keys() {
         check(ctx, path, &artifacts)?;
+        refuse_foreign_pointer(root, records, path)?;
     }
-    match paths.windows(2).find(|pair| pair[1].is_within(&pair[0])) {
-        Some(pair) => Err(nested(&pair[1], &pair[0])),
+    match paths.keys().zip(paths.keys().skip(1)).find(|(outer, inner)| inner.is_within(outer)) {
+        Some((outer, inner)) => Err(nested(inner, outer)),
         None => Ok(paths),
     }
+}
+
+/// Refuses to write a pointer over a file that is none: it is the user's.
+fn refuse_foreign_pointer(root: &Root, records: &Records, path: &RepoPath) -> Result<()> {
+    let Err(error) = super::artifacts::read_pointer(root, path) else { return Ok(()) };
+    // What a merge left is settled by adding, and so is a pointer of ours that was damaged.
+    if pointer::is_conflict(&error) || records.load(path)?.is_some() {
+        return Ok(());
+    }
+    let pointer = path.pointer();
+    Err(Error::usage(format!(
+        "{}: this file is no pointer, and would be replaced by that of {}",
+        human::escape(pointer.as_str()),
+        human::escape(path.as_str())
+    ))
+    .hint("rename one of the two, or remove it if it was a pointer")
+    .caused_by(error))
 }
 
 fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
@@ -231,6 +263,16 @@ fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
     }
     if let Some(inner) = artifacts.iter().find(|artifact| *artifact != path && artifact.is_within(path)) {
         return Err(nested(inner, path));
+    }
+    for dir in std::iter::successors(path.parent(), RepoPath::parent) {
+        // What git tracks under a directory's own name is another repository.
+        if ctx.git.tracked_below(&dir)?.contains(&dir) {
+            return Err(Error::usage(format!(
+                "{shown}: inside the submodule {}",
+                human::escape(dir.as_str())
+            ))
+            .hint("run git model add in there"));
+        }
     }
     let tracked = ctx.git.tracked_below(path)?;
     if let Some(first) = tracked.first() {

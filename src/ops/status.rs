@@ -8,7 +8,7 @@ use super::observe::{Observer, OnDisk, Reading};
 use super::pushed::Pushed;
 use super::{Ctx, Selection};
 use crate::error::Result;
-use crate::pointer::Pointer;
+use crate::pointer::{self, Pointer};
 use crate::progress::Silent;
 use crate::repo_path::RepoPath;
 use crate::worktree::swap;
@@ -114,7 +114,7 @@ pub fn status(ctx: &Ctx, selection: &Selection) -> Result<Report> {
 fn state_of(observer: &Observer<'_>, artifact: &Artifact) -> (State, Option<crate::error::Error>) {
     let pointer = match &artifact.pointer {
         Ok(pointer) => pointer,
-        Err(error) if error.one_line().contains("both sides of a merge") => return (State::Conflict, None),
+        Err(error) if pointer::is_conflict(error) => return (State::Conflict, None),
         Err(_) => return (State::Unreadable, None),
     };
     match compare(observer, &artifact.path, pointer) {

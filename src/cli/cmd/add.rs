@@ -47,6 +47,21 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &AddArgs) -> Result<()> {
         ));
         ui.hint(format!("add these lines to the end of .gitignore at the top level:\n{negation}"));
     }
+    for path in &report.outdated {
+        let shown = render::path(ctx, path);
+        match report.items.iter().any(|item| item.path == *path) {
+            true => {
+                ui.warn(format!(
+                    "{shown}: its pointer was newer than the content here, and is the old one again"
+                ));
+                ui.hint(format!("to have the newer content instead: git restore --staged --worktree {shown}.pointer, then git model sync"));
+            }
+            false => {
+                ui.warn(format!("{shown}: left out, for its pointer is newer than the content here"));
+                ui.hint("git model sync brings the newer content");
+            }
+        }
+    }
     if report.staged == Staged::IndexBusy {
         ui.warn("another git process holds the index; the pointers are written but not staged");
         ui.hint("git add the .pointer and .gitignore files, or run git model add again");
@@ -81,6 +96,7 @@ fn to_json(report: &add::Report, dry_run: bool) -> serde_json::Value {
             value["change"] = json!(item.change);
             value
         }).collect::<Vec<_>>(),
+        "outdated": report.outdated,
         "stored": { "objects": report.stored.objects, "bytes": report.stored.bytes },
         "cache": { "objects": report.cache.objects, "bytes": report.cache.bytes },
         "staged": report.staged,
