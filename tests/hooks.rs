@@ -407,3 +407,16 @@ fn a_directory_in_which_git_has_files_on_the_other_branch_keeps_no_raw_content()
     assert_eq!(repo.git(["status", "--porcelain"]).ok(), "");
     assert_eq!(repo.text("data/b/test.bin"), "changed");
 }
+
+#[test]
+fn the_directory_in_which_the_user_is_stays() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    repo.git(["branch", "without"]).ok();
+    repo.commit_artifact("models/a/w", "w", "w");
+    let script = "cd models/a && git checkout -q without && git status --porcelain && cd ../.. && git checkout -q main";
+    assert_eq!(repo.sh(script).ok(), "");
+    assert_eq!(repo.text("models/a/w"), "w");
+    repo.git(["checkout", "-q", "without"]).ok();
+    assert!(!repo.exists("models"));
+}

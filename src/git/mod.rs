@@ -183,6 +183,18 @@ impl Git {
         RepoPath::from_bytes(relative.as_os_str().as_bytes()).map(Some)
     }
 
+    /// The directory below the top of the worktree in which the user is, also when git runs a hook at the top.
+    pub fn user_dir(&self) -> Option<RepoPath> {
+        use std::os::unix::ffi::OsStrExt;
+        let cwd = std::env::current_dir().ok()?;
+        let inside = cwd.strip_prefix(self.top.as_deref()?).ok()?;
+        let dir = match inside.as_os_str().is_empty() {
+            true => std::env::var_os("GIT_PREFIX")?,
+            false => inside.as_os_str().to_owned(),
+        };
+        RepoPath::from_bytes(dir.as_bytes().strip_suffix(b"/").unwrap_or(dir.as_bytes())).ok()
+    }
+
     /// A name for `path` relative to the current directory, for messages and hints.
     pub fn shown(&self, path: &RepoPath) -> String {
         let relative = || {

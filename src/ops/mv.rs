@@ -49,6 +49,6 @@ pub fn mv(ctx: &Ctx, from: &RepoPath, to: &RepoPath) -> Result<()> {
         records.save(&record)?;
         records.remove(from)?;
     }
-    root.remove_empty_parents(from)?;
+    root.remove_empty_parents(from, ctx.git.user_dir().as_ref())?;
     ctx.git.stage(&to_stage).map(drop)
 }

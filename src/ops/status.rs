@@ -136,8 +136,10 @@ fn compare(observer: &Observer<'_>, path: &RepoPath, pointer: &Pointer) -> Resul
         // What was read need not be read again. The base stays: only add and sync move it. A lost record is made anew
         // when the content is what the pointer says.
         match base {
-            Some(base) => records.save(&seen.record(path, base))?,
-            None if seen.pointer == *pointer => records.save(&seen.record(path, pointer.digest))?,
+            Some(known) => records.save_over(base, &seen.record(path, known))?,
+            None if seen.pointer == *pointer => {
+                records.save_over(None, &seen.record(path, pointer.digest))?;
+            }
             None => {}
         }
     }

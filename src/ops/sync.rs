@@ -250,7 +250,7 @@ fn left_behind(
             }
             Ok(OnDisk::Known(seen)) => {
                 if !seen.proved {
-                    observer.records.save(&seen.record(&path, base))?;
+                    observer.records.save_over(Some(base), &seen.record(&path, base))?;
                 }
                 (seen.pointer.digest == base && observer.all_cached(&seen)).then_some(seen)
             }
@@ -389,10 +389,11 @@ fn replace(
             records.save(&record)?;
         }
     }
+    let user_dir = ctx.git.user_dir();
     for Left { path, tracked, .. } in left {
         if root.stat(path)?.is_none() || !tracked.is_empty() {
             records.remove(path)?;
-            root.remove_empty_parents(path)?;
+            root.remove_empty_parents(path, user_dir.as_ref())?;
             report.removed.push(path.clone());
         }
     }

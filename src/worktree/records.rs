@@ -124,6 +124,14 @@ impl Records {
         fsio::write_atomic(&self.file(&record.path), &encode(record), Durability::Off)
     }
 
+    /// Saves a record unless another process has moved the artifact's base from `base` meanwhile, as a sync does.
+    pub fn save_over(&self, base: Option<Digest>, record: &Record) -> Result<()> {
+        match self.load(&record.path)?.map(|now| now.base) == base {
+            true => self.save(record),
+            false => Ok(()),
+        }
+    }
+
     /// Forgets an artifact.
     pub fn remove(&self, path: &RepoPath) -> Result<()> {
         match fs::remove_file(self.file(path)) {
@@ -276,6 +284,11 @@ mod tests {
         records.save(&record).unwrap();
         assert_eq!(records.load(&record.path).unwrap(), Some(record.clone()));
         assert_eq!(records.list().unwrap(), [(record.path.clone(), record.base)]);
+        let later = Record { base: Digest::of(b"3"), ..record.clone() };
+        records.save_over(Some(Digest::of(b"another")), &later).unwrap();
+        records.save_over(None, &later).unwrap();
+        assert_eq!(records.load(&record.path).unwrap(), Some(record.clone()));
+        records.save_over(Some(record.base), &record).unwrap();
         let file = records.file(&record.path);
         let mut bytes = fs::read(&file).unwrap();
         let middle = bytes.len() / 2;

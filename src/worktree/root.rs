@@ -225,11 +225,14 @@ impl Root {
         sync_fd(&target, durability).context(self.full(to), "sync the directory of")
     }
 
-    /// Removes the directories above `path` that have become empty, up to but not including the top.
-    pub fn remove_empty_parents(&self, path: &RepoPath) -> Result<()> {
+    /// Removes the directories above `path` that have become empty, up to but not including the top. That in which the user
+    /// is, `user_dir`, stays: a shell whose directory is gone is of no use.
+    pub fn remove_empty_parents(&self, path: &RepoPath, user_dir: Option<&RepoPath>) -> Result<()> {
         let mut dir = path.parent();
         while let Some(current) = dir {
-            if !self.remove_empty_dir(&current)? {
+            if user_dir.is_some_and(|user_dir| user_dir.is_within(&current))
+                || !self.remove_empty_dir(&current)?
+            {
                 break;
             }
             dir = current.parent();
