@@ -218,10 +218,14 @@ impl Root {
     pub fn rename(&self, from: &RepoPath, to: &RepoPath, durability: Durability) -> Result<()> {
         let source = self.parent(from)?.ok_or_else(|| Error::new(format!("{from}: it is gone")))?;
         let target = self.make_parent(to, durability)?;
+        let exists = || Error::new(format!("{}: exists already", human::escape(to.as_str())));
         if stat_at(&target, OsStr::new(to.name())).context(self.full(to), "read")?.is_some() {
-            return Err(Error::new(format!("{}: exists already", human::escape(to.as_str()))));
+            return Err(exists());
         }
-        rustix::fs::renameat(&source, from.name(), &target, to.name()).context(self.full(from), "rename")?;
+        match rename_to_nothing(&source, from.name(), &target, to.name()) {
+            Err(Errno::EXIST) => return Err(exists()),
+            renamed => renamed.context(self.full(from), "rename")?,
+        }
         sync_fd(&target, durability).context(self.full(to), "sync the directory of")
     }
 
@@ -239,6 +243,21 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// Renames to a name that nothing has. The file system itself sees to that, if it can.
+pub(super) fn rename_to_nothing(
+    from_dir: impl AsFd,
+    from: impl Arg + Copy,
+    to_dir: impl AsFd,
+    to: &str,
+) -> rustix::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(&from_dir, from, &to_dir, to, rustix::fs::RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        done => return done,
+    }
+    rustix::fs::renameat(from_dir, from, to_dir, to)
 }
 
 /// The directory that was opened last.

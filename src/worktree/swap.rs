@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::Journal;
 pub use super::journal::{Outcome, journals};
 use super::place::{Staging, remove_beside_of};
-use super::root::{Root, stat_at, sync_fd};
+use super::root::{Root, rename_to_nothing, stat_at, sync_fd};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability, FileStat, Kind};
 use crate::human;
@@ -339,7 +339,11 @@ fn place(
         (false, false) => return Ok(Done::Changed),
         (false, true) => {}
     }
-    match rename_into(staged, parent, dest.name(), before.is_none()) {
+    let renamed = match before {
+        None => rename_to_nothing(CWD, staged, parent, dest.name()),
+        Some(_) => rustix::fs::renameat(CWD, staged, parent, dest.name()),
+    };
+    match renamed {
         Ok(()) => Ok(Done::Yes),
         // Another process did it between the look and the rename, or the directory went.
         Err(Errno::NOENT) => Ok(Done::unless_changed(is_gone(staged))),
@@ -351,18 +355,6 @@ fn place(
 
 fn is_gone(staged: &Path) -> bool {
     fs::symlink_metadata(staged).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-/// Renames; where there must be nothing, the file system itself sees to it if it can.
-fn rename_into(staged: &Path, parent: &OwnedFd, name: &str, to_nothing: bool) -> rustix::io::Result<()> {
-    #[cfg(target_os = "linux")]
-    if to_nothing {
-        match rustix::fs::renameat_with(CWD, staged, parent, name, rustix::fs::RenameFlags::NOREPLACE) {
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            done => return done,
-        }
-    }
-    rustix::fs::renameat(CWD, staged, parent, name)
 }
 
 fn remove(root: &Root, touched: &mut Touched, dest: &RepoPath, before: &Before) -> Result<bool> {
