@@ -469,3 +469,18 @@ fn an_empty_directory_that_is_there_is_filled() {
     repo.model(["sync"]).ok();
     assert_eq!(repo.text("data/x"), "x");
 }
+
+#[test]
+fn a_full_disk_leaves_no_half_of_an_ignore_line() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    let others = "/some-other-name\n".repeat(8_000);
+    repo.write(".gitignore", &others[..256 * 512 - 5]);
+    repo.write("weights.bin", "x");
+    // A limit on the size of files stands for the disk: `/wei` would fit.
+    repo.sh("trap '' XFSZ; ulimit -f 256; git model add weights.bin")
+        .fails(1, ".gitignore: cannot append to");
+    assert_eq!(repo.read(".gitignore").len(), 256 * 512 - 5);
+    repo.model(["add", "weights.bin"]).ok();
+    assert!(repo.text(".gitignore").ends_with("/weights.bin\n"));
+}

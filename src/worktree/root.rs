@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -190,7 +190,7 @@ impl Root {
         let file = rustix::fs::openat(&parent, path.name(), flags, Mode::from_raw_mode(0o666))
             .context(self.full(path), "open for writing")?;
         let mut file = File::from(file);
-        file.write_all(lines.as_bytes()).context(self.full(path), "append to")?;
+        append_whole(&mut file, lines.as_bytes()).context(self.full(path), "append to")?;
         durability.sync_file(&file, &self.full(path))?;
         sync_fd(&parent, durability).context(self.full(path), "sync the directory of")
     }
@@ -243,6 +243,26 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// Writes all of it at the end, or nothing: half a line in a list of patterns would hide other paths from git.
+fn append_whole(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write(&bytes[done..]) {
+            Ok(written) => done += written,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let end = file.stream_position()?;
+                // What another process appended since stays.
+                if done > 0 && file.metadata()?.len() == end {
+                    file.set_len(end - done as u64)?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Renames to a name that nothing has. The file system itself sees to that, if it can.
