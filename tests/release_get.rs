@@ -19,6 +19,11 @@ fn two_releases(sandbox: &Sandbox) -> Repo {
     repo.git(["add", "."]).ok();
     advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
     repo.model(["release", "churn", "1.1.0"]).ok();
+    written_out(sandbox)
+}
+
+/// A pod with the lock files of both releases, and both written out as `old` and `new`.
+fn written_out(sandbox: &Sandbox) -> Repo {
     let pod = pod(sandbox, "pod");
     let url = remote_url(sandbox);
     for (version, name) in [("1.0.0", "old"), ("1.1.0", "new")] {
@@ -28,6 +33,28 @@ fn two_releases(sandbox: &Sandbox) -> Repo {
         pod.model(["get", &reference, "--repo", &url, "--locked", &lock, "-o", name]).ok();
     }
     pod
+}
+
+/// The same of releases that have this file of code each.
+fn two_of_code(sandbox: &Sandbox, first: &str, second: &str) -> Repo {
+    let repo = published(sandbox);
+    for (version, path) in [("1.0.0", first), ("1.1.0", second)] {
+        repo.sh("git rm -r -q --ignore-unmatch lib && rm -rf lib").ok();
+        repo.write(path, format!("print('{version}')\n"));
+        declare(&repo, "../src/pre.py", &format!("../{path}"));
+        repo.git(["add", "."]).ok();
+        advance(&repo, 2.0, r#"{"auc": 0.2}"#, version);
+        repo.model(["release", "churn", version]).ok();
+    }
+    written_out(sandbox)
+}
+
+fn file_then_folder(sandbox: &Sandbox) -> Repo {
+    two_of_code(sandbox, "lib", "lib/a/b.py")
+}
+
+fn folder_then_file(sandbox: &Sandbox) -> Repo {
+    two_of_code(sandbox, "lib/a/b.py", "lib")
 }
 
 /// A directory that says what it is has exactly that.
@@ -137,9 +164,17 @@ fn files_of_somebody_else_are_in_the_way() {
     assert_eq!(get("c", &[]).code, 1);
     assert_eq!(pod.text("c"), "a file");
     pod.write("d/src", "a file");
-    assert_ne!(get("d", &[]).code, 0);
+    get("d", &[]).fails(3, "d/src: a file that git model get did not write is in the way");
     assert_eq!(pod.text("d/src"), "a file");
-    assert!(!pod.exists("d/model-info.json"));
+    assert_eq!(pod.sh("find d").ok().lines().count(), 2, "nothing else came");
+    get("d", &["--force"]).ok();
+    same(&pod, "d", "new");
+    // A folder where a file should be.
+    pod.write(&format!("f/{WEIGHTS}/notes.txt"), "mine");
+    get("f", &[]).fails(3, &format!("f/{WEIGHTS}/notes.txt: a file that git model get did not write"));
+    assert_eq!(pod.text(&format!("f/{WEIGHTS}/notes.txt")), "mine");
+    get("f", &["--force"]).ok();
+    same(&pod, "f", "new");
     // A link that leads elsewhere is not followed.
     pod.write("elsewhere/post.py", "mine");
     pod.write("e/x", "");
@@ -151,13 +186,59 @@ fn files_of_somebody_else_are_in_the_way() {
     assert_eq!(pod.text("elsewhere/post.py"), "mine");
 }
 
+#[test]
+fn a_file_becomes_a_folder_and_a_folder_a_file() {
+    let sandbox = Sandbox::new();
+    let pod = file_then_folder(&sandbox);
+    let get =
+        |lock: &str, more: &[&str]| pod.model([&["get", "--locked", lock, "-o", "model"], more].concat());
+    for (lock, like) in [("old.json", "old"), ("new.json", "new"), ("old.json", "old")] {
+        get(lock, &[]).ok();
+        same(&pod, "model", like);
+    }
+    // What somebody changed is in the way as files of somebody else are, and the version before stays what it was.
+    pod.write("model/lib", "mine");
+    get("new.json", &[]).fails(3, "model/lib: it was changed since git model get wrote it");
+    assert_eq!(pod.json(["info", "model"])["info"]["version"], "1.0.0");
+    get("new.json", &["--force"]).ok();
+    same(&pod, "model", "new");
+    pod.write("model/lib/notes.txt", "mine");
+    get("old.json", &[]).fails(3, "model/lib/notes.txt: a file that git model get did not write");
+    assert_eq!(pod.text("model/lib/notes.txt"), "mine");
+    std::fs::remove_file(pod.join("model/lib/notes.txt")).unwrap();
+    pod.write("model/lib/a/b.py", "mine");
+    get("old.json", &[]).fails(3, "model/lib/a/b.py: it was changed");
+    get("old.json", &["--force"]).ok();
+    same(&pod, "model", "old");
+}
+
+#[test]
+fn what_was_changed_is_not_replaced_by_another_version() {
+    let sandbox = Sandbox::new();
+    let pod = two_of_code(&sandbox, "src/pre.py", "src/pre.py");
+    let get =
+        |lock: &str, more: &[&str]| pod.model([&["get", "--locked", lock, "-o", "model"], more].concat());
+    get("old.json", &[]).ok();
+    pod.write("model/src/pre.py", "print('mine')\n");
+    let said = get("new.json", &[]).fails(3, "model/src/pre.py: it was changed");
+    assert!(said.contains("--force replaces it"), "{said}");
+    assert_eq!(pod.text("model/src/pre.py"), "print('mine')\n");
+    assert_eq!(pod.read(&format!("model/{WEIGHTS}")), pod.read(&format!("old/{WEIGHTS}")));
+    // A file that both versions have is no less changed.
+    pod.write("model/src/pre.py", pod.read("old/src/pre.py"));
+    pod.write("model/m/schema.json", "{}");
+    get("new.json", &[]).fails(3, "model/m/schema.json: it was changed");
+    get("new.json", &["--force"]).ok();
+    same(&pod, "model", "new");
+}
+
 /// Kills `get` at every call of a kind while it makes a directory, or changes the one of the version before.
-fn kill_gets(test: &str, calls: &str, upgrade: bool) {
+fn kill_gets(test: &str, calls: &str, releases: fn(&Sandbox) -> Repo, upgrade: bool) {
     if !can_strace(test) {
         return;
     }
     let sandbox = Sandbox::new();
-    let pod = calm(&two_releases(&sandbox));
+    let pod = calm(&releases(&sandbox));
     at_every(1, |at| {
         let dir = format!("model-{at}");
         if upgrade {
@@ -176,23 +257,31 @@ fn kill_gets(test: &str, calls: &str, upgrade: bool) {
 
 #[test]
 fn a_new_directory_survives_a_kill_at_every_rename() {
-    kill_gets("a_new_directory_survives_a_kill_at_every_rename", RENAME, false);
+    kill_gets("a_new_directory_survives_a_kill_at_every_rename", RENAME, two_releases, false);
 }
 
 #[test]
 fn a_new_directory_survives_a_kill_at_every_removal_and_new_folder() {
-    kill_gets("a_new_directory_survives_a_kill_at_every_new_folder", MKDIR, false);
+    kill_gets("a_new_directory_survives_a_kill_at_every_new_folder", MKDIR, two_releases, false);
 }
 
 #[test]
 fn an_upgrade_survives_a_kill_at_every_rename() {
-    kill_gets("an_upgrade_survives_a_kill_at_every_rename", RENAME, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_rename", RENAME, two_releases, true);
 }
 
 #[test]
 fn an_upgrade_survives_a_kill_at_every_removal_and_new_folder() {
-    kill_gets("an_upgrade_survives_a_kill_at_every_removal", REMOVE, true);
-    kill_gets("an_upgrade_survives_a_kill_at_every_new_folder", MKDIR, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_removal", REMOVE, two_releases, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_new_folder", MKDIR, two_releases, true);
+}
+
+#[test]
+fn a_file_that_becomes_a_folder_survives_a_kill_at_every_step() {
+    for calls in [RENAME, REMOVE, MKDIR] {
+        kill_gets("a_file_that_becomes_a_folder_survives_a_kill", calls, file_then_folder, true);
+        kill_gets("a_folder_that_becomes_a_file_survives_a_kill", calls, folder_then_file, true);
+    }
 }
 
 /// Kills whole runs, with git and data, after a time that differs from run to run.

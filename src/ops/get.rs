@@ -32,7 +32,7 @@ use crate::remote::{Download, Receive, Remote, Traffic};
 use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 use arriving::Arriving;
-use place::Place;
+use place::{Ours, Place};
 
 /// Where files are made, inside of the directory or beside it.
 const PART: &str = ".git-model-part";
@@ -154,15 +154,24 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
     let complete = place.info()?;
-    let to_make = place.not_right(&wanted, origin)?;
-    if complete.as_ref() == Some(&report.info) && to_make.is_empty() {
+    let unchanged = complete.as_ref() == Some(&report.info);
+    // What differs from the very version that is there is damage, and is mended.
+    let mend = complete.as_ref().is_some_and(|there| there.is_of_same_version(&report.info));
+    let before = complete.or(place.claim()?);
+    let ours = Ours::new(before.as_ref(), mend);
+    let (to_make, in_way): (Vec<Wanted>, Vec<Option<Error>>) =
+        place.not_right(&wanted, &ours, origin)?.into_iter().unzip();
+    if unchanged && to_make.is_empty() {
         // A run that was killed at its very end left it.
         fsio::remove_all_if_there(&place.dir.join(PART))?;
         report.up_to_date = true;
         return Ok(report);
     }
-    let before = complete.or(place.claim()?);
-    place.refuse_foreign(&to_make, before.as_ref(), options.force)?;
+    if !options.force
+        && let Some(error) = in_way.into_iter().flatten().next()
+    {
+        return Err(error);
+    }
     let stage = place.stage()?;
     fsio::require_space(
         &stage,
@@ -170,7 +179,7 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
         "the files of the release",
     )?;
     report.fetched = fill(origin, resolved, &stage, &to_make, Clones::Hash)?;
-    place.publish(&stage, &to_make, &report.info, before.as_ref())?;
+    place.publish(&stage, &to_make, &report.info, before.as_ref(), options.force)?;
     Ok(report)
 }
 
@@ -311,13 +320,20 @@ pub(super) fn fill(
 }
 
 fn is_right(path: &Path, file: &Wanted, interrupt: &Interrupt) -> Result<bool> {
+    Ok(read(path, &[file.size], interrupt)? == Some((file.digest, file.executable)))
+}
+
+/// Content and mode of what is at a path, if it is a file of one of these sizes.
+fn read(path: &Path, sizes: &[u64], interrupt: &Interrupt) -> Result<Option<(Digest, bool)>> {
     let found = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() == file.size => File::open(path).context(path, "open")?,
-        _ => return Ok(false),
+        Ok(found) if found.is_file() && sizes.contains(&found.len()) => {
+            File::open(path).context(path, "open")?
+        }
+        _ => return Ok(None),
     };
     let executable = found.metadata().context(path, "read")?.permissions().mode() & 0o100 != 0;
     let (digest, _) = fsio::hash_file(&found, &|_| interrupt.check_io()).context(path, "read")?;
-    Ok(digest == file.digest && executable == file.executable)
+    Ok(Some((digest, executable)))
 }
 
 fn from_cache(
