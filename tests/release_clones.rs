@@ -150,3 +150,40 @@ fn a_url_that_is_no_repository_is_named() {
     assert!(!pod.exists("x") && !pod.exists("out"));
     pod.model(["resolve", "churn#prod"]).fails(1, "git repository");
 }
+
+/// The mirrors that a pod has of URLs.
+fn mirrors(sandbox: &Sandbox, pod: &str) -> Vec<std::path::PathBuf> {
+    let dir = sandbox.join(&format!("{pod}-cache/git-model/registry"));
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_damaged_mirror_or_tag_is_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    let pod = pod(&sandbox, "pod");
+    let url = remote_url(&sandbox);
+    let of_pod = ["resolve", "churn#prod", "--repo", &url];
+    pod.model(of_pod).ok();
+    let own = repo.sh("echo .git/model/registry/*.git").ok();
+    let own = sandbox.join("repo").join(own.trim());
+    for mirror in [&mirrors(&sandbox, "pod")[0], &own] {
+        for damage in
+            ["rm HEAD", "rm -r objects", ": >HEAD", "find refs/tags -type f -exec sh -c ': >\"$0\"' {} ';'"]
+        {
+            repo.at(mirror).sh(damage).ok();
+            pod.model(of_pod).ok();
+            assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.0.0", "{damage}");
+            repo.model(["history", "churn"]).ok();
+        }
+    }
+    // A tag of the clone that a power cut left empty hides itself only.
+    std::fs::write(repo.join(".git/refs/tags/churn@v1.0.0"), "").unwrap();
+    repo.model(["log", "churn"]).says("1.1.0").ok();
+    repo.model(["info", "churn"]).says("1.1.0").ok();
+    let offline = repo.model(["history", "churn", "--offline"]);
+    assert_eq!(offline.code, 3, "{offline}");
+    assert!(offline.stderr.contains("churn@v1.0.0: its file in refs/tags names no object"), "{offline}");
+    repo.model(["history", "churn"]).ok();
+}
+

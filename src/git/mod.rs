@@ -34,6 +34,11 @@ impl Oid {
         valid.then(|| Oid(hex.to_owned())).ok_or_else(|| Error::new(format!("not a git object id: {hex:?}")))
     }
 
+    /// Git's "no object", in the length of SHA-1.
+    fn null() -> Oid {
+        Oid("0".repeat(40))
+    }
+
     /// The hex digits.
     pub fn as_str(&self) -> &str {
         &self.0

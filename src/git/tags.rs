@@ -81,6 +81,9 @@ impl Git {
     /// Reads a tag by name and id. One that is damaged or too large, or that leads to no commit, is an error.
     pub fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
         let shown = || format!("tag {}", human::escape(name));
+        if id.is_null() {
+            return Err(Error::refused(format!("{}: its file in refs/tags names no object", shown())));
+        }
         let (kind, bytes) = self.object(id).map_err(|error| error.about(shown()))?;
         if kind == "commit" {
             let (id, target) = (id.clone(), id.clone());
@@ -294,7 +297,8 @@ fn loose_tags(common_dir: &Path, prefix: &str, found: &mut BTreeMap<String, Oid>
             Err(error) => return Err(error).context(entry.path(), "read"),
         };
         let full = if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
-        found.insert(full, Oid::new(text.trim())?);
+        // A power cut can leave it empty: then it is a damaged tag like any other, and none of the others is.
+        found.insert(full, Oid::new(text.trim()).unwrap_or_else(|_| Oid::null()));
     }
     Ok(())
 }

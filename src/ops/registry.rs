@@ -217,7 +217,7 @@ pub fn open_url(url: &str, offline: bool) -> Result<Git> {
     let base = env::cache_dir()
         .ok_or_else(|| Error::new("there is no place for caches").hint("set HOME or XDG_CACHE_HOME"))?;
     let dir = base.join("git-model/registry").join(short(url));
-    if dir.join("HEAD").exists() {
+    if mirror::is_whole(&dir) {
         return Git::open_mirror_of(&dir, url, &format_of(&dir));
     }
     if offline {
