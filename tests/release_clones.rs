@@ -158,6 +158,35 @@ fn mirrors(sandbox: &Sandbox, pod: &str) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn offline_what_was_read_before_counts_and_nothing_is_asked() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    let pod = pod(&sandbox, "pod");
+    let url = remote_url(&sandbox);
+    let resolve = |reference: &str, more: &[&str]| {
+        pod.model([&["resolve", reference, "--repo", &url, "--json"], more].concat())
+    };
+    resolve("churn#prod", &["--offline"]).fails(1, "nothing is known about it here");
+    // Only the events that decide are here: those before them are missing in nobody's record.
+    let online = ["churn#prod", "churn@latest"].map(|reference| resolve(reference, &[]).ok());
+    pod.model(["get", "churn#prod", "--repo", &url, "-o", "model"]).ok();
+    std::fs::rename(sandbox.join("remote.git"), sandbox.join("gone.git")).unwrap();
+    assert_eq!(["churn#prod", "churn@latest"].map(|name| resolve(name, &["--offline"]).ok()), online);
+    pod.model(["get", "churn#prod", "--repo", &url, "-o", "model", "--offline"]).says("there already").ok();
+    resolve("churn@1.0.0", &["--offline"]).fails(1, "there is no such release");
+    resolve("churn#prod", &[]).fails(1, "remote.git: cannot be read");
+    // Of a release that is known by its tag alone, nothing is fetched behind anybody's back.
+    std::fs::rename(sandbox.join("gone.git"), sandbox.join("remote.git")).unwrap();
+    sandbox.at("remote.git").git(["update-ref", "refs/tags/churn@v9.0.0", "refs/heads/main"]).ok();
+    resolve("churn@latest", &[]).ok();
+    resolve("churn@1.0.0", &["--offline"]).fails(1, "churn@v1.0.0: not all of it is here, and --offline");
+    resolve("churn@1.0.0", &[]).ok();
+    resolve("churn@1.0.0", &["--offline"]).ok();
+}
+
+#[test]
 fn a_damaged_mirror_or_tag_is_no_obstacle() {
     let sandbox = Sandbox::new();
     let repo = in_production(&sandbox);
@@ -187,3 +216,26 @@ fn a_damaged_mirror_or_tag_is_no_obstacle() {
     repo.model(["history", "churn"]).ok();
 }
 
+#[test]
+fn what_git_said_is_told_with_what_to_do() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    let remote = sandbox.at("remote.git");
+    remote.write("hooks/update", "#!/bin/sh\necho 'tags are frozen until Monday'\nexit 1\n");
+    remote.sh("chmod +x hooks/update").ok();
+    let said = repo.model(["release", "churn", "1.0.0"]).fails(1, "tags are frozen until Monday");
+    assert!(said.contains("[remote rejected] (hook declined)"), "{said}");
+    remote.sh("rm hooks/update").ok();
+    repo.git(["remote", "set-url", "origin", "../gone.git"]).ok();
+    let said =
+        repo.model(["resolve", "churn@latest"]).fails(1, "git remote origin (../gone.git): cannot be read");
+    assert!(
+        said.contains("does not appear to be a git repository")
+            && said.contains("hint: git ls-remote origin"),
+        "{said}"
+    );
+    repo.git(["config", "model.gitRemote", "zz"]).ok();
+    let said =
+        repo.model(["resolve", "churn@latest"]).fails(1, "model.gitRemote: there is no git remote `zz`");
+    assert!(said.contains("hint: git remote lists them"), "{said}");
+}

@@ -122,6 +122,12 @@ impl Git {
         Ok(listed)
     }
 
+    /// What this mirror has of them, as the remote had it when it was last asked.
+    pub fn list_mirror(&self, prefixes: &[String]) -> Result<Listed> {
+        let tags = self.tag_refs(prefixes)?.into_iter().collect();
+        Ok(Listed { head: self.resolve(DEFAULT_BRANCH)?, tags })
+    }
+
     /// Makes the mirror's tags what the remote listed for these prefixes, whatever they were before. Only what differs is
     /// fetched.
     pub fn mirror_tags(

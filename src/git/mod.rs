@@ -60,6 +60,8 @@ pub struct Git {
     /// Set when this is another repository than the one that the current directory and the environment lead to: where its
     /// commands run, which is what relative URLs are relative to.
     elsewhere: Option<PathBuf>,
+    /// Whether its commands may contact no git remote, not even for objects that a partial clone lacks.
+    offline: bool,
     /// Objects that are only looked at, once there are some.
     scratch: OnceCell<tempfile::TempDir>,
 }
@@ -91,6 +93,7 @@ impl Git {
             lib: Some(lib),
             config: OnceCell::new(),
             elsewhere: None,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -115,6 +118,7 @@ impl Git {
             lib: None,
             config: OnceCell::new(),
             elsewhere: None,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -131,6 +135,7 @@ impl Git {
             lib,
             config: OnceCell::new(),
             elsewhere,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -141,11 +146,20 @@ impl Git {
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        let child = child::git(args);
+        let mut child = child::git(args);
+        if self.offline {
+            // A list of the protocols that are allowed; every git knows it, and asks it for whatever contacts a remote.
+            child = child.env("GIT_ALLOW_PROTOCOL", Path::new(""));
+        }
         match &self.elsewhere {
             Some(base) => child.alone().env("GIT_DIR", &self.git_dir).inside(base),
             None => child,
         }
+    }
+
+    /// From here on its commands contact no git remote.
+    pub fn stay_offline(&mut self) {
+        self.offline = true;
     }
 
     /// This worktree's own git dir.

@@ -160,7 +160,8 @@ impl Git {
         let args = ["tag", kind, "--cleanup=verbatim", "--file=-", "--end-of-options", name, target.as_str()];
         here(child::git(args)).input(message.as_bytes().to_vec()).output().map_err(|error| {
             let text = error.one_line();
-            match text.contains("empty ident") || text.contains("tell me who you are") {
+            match ["empty ident", "auto-detect", "no email was given"].iter().any(|said| text.contains(said))
+            {
                 true => error.hint("git config user.name and user.email say who you are"),
                 false if sign => error.hint("git config user.signingKey and gpg.format say how you sign"),
                 false => error,

@@ -482,6 +482,17 @@ fn prepare(registry: &Registry<'_>, release: &Release, rules: bool) -> Result<()
     if rules && let Ok(default) = registry.default_branch() {
         ids.extend(git.blob_id(&default, &payload.manifest)?);
     }
+    if registry.ctx().offline {
+        let mut here = !ids.is_empty();
+        for id in &ids {
+            here = here && git.has_object(id)?;
+        }
+        let missing = || {
+            Error::new(format!("{}: not all of it is here, and --offline forbids asking", release.tag.name))
+                .hint("run it once without --offline")
+        };
+        return here.then_some(()).ok_or_else(missing);
+    }
     git.prefetch(remote, &ids)
 }
 
