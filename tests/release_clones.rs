@@ -187,6 +187,27 @@ fn offline_what_was_read_before_counts_and_nothing_is_asked() {
 }
 
 #[test]
+fn a_relative_path_means_another_repository_in_every_directory() {
+    let sandbox = Sandbox::new();
+    in_production(&sandbox);
+    let pod = pod(&sandbox, "pod");
+    let script = "git clone -q --bare ../remote.git one/host.git && git init -q --object-format=sha256 two/new && \
+                  git -C two/new commit -q --allow-empty -m x && git clone -q --bare two/new two/host.git && mkdir one/in two/in";
+    pod.sh(script).ok();
+    let latest = |at: &str| pod.at(at).model(["resolve", "churn@latest", "--repo", "../host.git"]);
+    latest("one/in").says("1.1.0").ok();
+    latest("two/in").fails(1, "there is no such release");
+    latest("one/in").says("1.1.0").ok();
+    // From wherever it is named, it is the same one.
+    pod.model(["resolve", "churn@latest", "--repo", "one/../one/host.git", "--offline"]).ok();
+    assert_eq!(mirrors(&sandbox, "pod").len(), 2);
+    // Another repository in its place: what was kept of the first is no obstacle for long.
+    pod.sh("rm -rf one/host.git && cp -r two/host.git one/host.git").ok();
+    latest("one/in").fails(1, "another repository was here before");
+    latest("one/in").fails(1, "there is no such release");
+}
+
+#[test]
 fn a_damaged_mirror_or_tag_is_no_obstacle() {
     let sandbox = Sandbox::new();
     let repo = in_production(&sandbox);

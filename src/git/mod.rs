@@ -252,7 +252,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Removes `.` and resolves `..` by text, except that the longest existing directory is resolved for real, so that a
 /// path typed through a symlinked directory still names the file inside the repository.
-fn normalise(path: &Path) -> PathBuf {
+pub fn normalise(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

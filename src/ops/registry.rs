@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use super::Ctx;
 use crate::cache::Cache;
 use crate::config::env;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::fsio;
 use crate::git::mirror::{self, Depth, Listed};
 use crate::git::tags::{Pushed, RawTag, Signature};
-use crate::git::{Git, Oid};
+use crate::git::{Git, Oid, normalise};
 use crate::human;
 use crate::id::Digest;
 use crate::progress::Silent;
@@ -263,6 +263,8 @@ pub fn open_url(url: &str, offline: bool) -> Result<Git> {
     }
     let base = env::cache_dir()
         .ok_or_else(|| Error::new("there is no place for caches").hint("set HOME or XDG_CACHE_HOME"))?;
+    let full = absolute(url)?;
+    let url = full.as_str();
     let dir = base.join("git-model/registry").join(short(url));
     if mirror::is_whole(&dir) {
         return Git::open_mirror_of(&dir, url, &format_of(&dir));
@@ -279,6 +281,19 @@ pub fn open_url(url: &str, offline: bool) -> Result<Git> {
     })?;
     let long = heads.first().is_some_and(|(_, id)| id.as_str().len() == 64);
     Git::open_mirror_of(&dir, url, if long { "sha256" } else { "sha1" })
+}
+
+/// A path, which means another repository in every directory, from the root; a URL as it is. What is a path, git decides so.
+fn absolute(url: &str) -> Result<String> {
+    let is_path = url.find(':').is_none_or(|colon| url.find('/').is_some_and(|slash| slash < colon));
+    if !is_path {
+        return Ok(url.to_owned());
+    }
+    let here = std::env::current_dir().context(".", "find the current directory")?;
+    normalise(&here.join(url)).into_os_string().into_string().map_err(|path| {
+        Error::usage(format!("{}: a path that is not UTF-8", human::escape(&path.to_string_lossy())))
+            .hint("give its file:// URL")
+    })
 }
 
 fn format_of(dir: &std::path::Path) -> String {
