@@ -137,6 +137,9 @@ fn again_and_from_version_to_version() {
         get("new.json", "model").never_says("there already").ok();
         same(&pod, "model", "new");
     }
+    // Folders above it are made.
+    get("new.json", "some/where/model").ok();
+    same(&pod, "some/where/model", "new");
     // What somebody else put beside it stays.
     pod.write("model/notes.txt", "mine");
     get("old.json", "model").ok();
