@@ -235,6 +235,22 @@ fn what_was_changed_is_not_replaced_by_another_version() {
     same(&pod, "model", "new");
 }
 
+#[test]
+fn a_model_that_is_written_out_inside_the_repository_is_no_second_one() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["get", "churn@latest", "-o", "out/deployed"]).ok();
+    for args in
+        [&["record"][..], &["log"], &["info"], &["history"], &["record", "churn"], &["compare", "HEAD"]]
+    {
+        repo.model(args).ok();
+    }
+    // A file of that name which says nothing about the model hides none.
+    repo.write("m/model-info.json", "{}");
+    repo.model(["log"]).ok();
+}
+
 /// Kills `get` at every call of a kind while it makes a directory, or changes the one of the version before.
 fn kill_gets(test: &str, calls: &str, releases: fn(&Sandbox) -> Repo, upgrade: bool) {
     if !can_strace(test) {
