@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::faults::{MKDIR, REMOVE, RENAME, at_every, calm, can_strace, strace};
 use crate::support::models::{WEIGHTS, advance, declare, pod, published, remote_url, weights};
 use crate::support::{BINARY, Output, Repo, Sandbox, noise, sha256};
@@ -61,10 +63,10 @@ fn folder_then_file(sandbox: &Sandbox) -> Repo {
 #[track_caller]
 fn is_what_it_says(dir: &Path) {
     let Ok(info) = std::fs::read(dir.join("model-info.json")) else { return };
-    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    let info: Value = serde_json::from_slice(&info).unwrap();
     for file in info["files"].as_array().unwrap() {
         let path = dir.join(file["path"].as_str().unwrap());
-        assert_eq!(file["sha256"], serde_json::Value::from(sha256(&path)), "{}", path.display());
+        assert_eq!(file["sha256"], Value::from(sha256(&path)), "{}", path.display());
     }
 }
 
@@ -233,6 +235,47 @@ fn what_was_changed_is_not_replaced_by_another_version() {
     get("new.json", &[]).fails(3, "model/m/schema.json: it was changed");
     get("new.json", &["--force"]).ok();
     same(&pod, "model", "new");
+}
+
+#[test]
+fn a_lock_file_that_was_edited_is_refused() {
+    let sandbox = Sandbox::new();
+    let pod = two_releases(&sandbox);
+    let lock: Value = serde_json::from_slice(&pod.read("new.json")).unwrap();
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut lock = lock.clone();
+        edit(&mut lock);
+        pod.write("edited.json", lock.to_string());
+        pod.model(["get", "--locked", "edited.json", "-o", "model"])
+    };
+    let other = "edited.json: it was changed: its model digest is not that of the files";
+    let digest = "0".repeat(64);
+    edited(&|lock| lock["digest"] = digest.as_str().into()).fails(3, other);
+    let place = lock["files"].as_array().unwrap().iter().position(|file| file["role"] == "weights").unwrap();
+    edited(&|lock| lock["files"][place]["sha256"] = digest.as_str().into()).fails(3, other);
+    let twice = |lock: &mut Value| {
+        let mut again = lock["files"][place].clone();
+        again["sha256"] = digest.as_str().into();
+        lock["files"].as_array_mut().unwrap().push(again);
+    };
+    edited(&twice).fails(3, "listed twice, with different content");
+    // What is no part of the digest may not be where files of ours are.
+    for path in ["model-info.json", "Model-Info.json", ".git-model-part/x", ".git-model-pieces/x"] {
+        let place =
+            lock["files"].as_array().unwrap().iter().position(|file| file["role"] == "lineage").unwrap();
+        edited(&|lock| lock["files"][place]["path"] = path.into())
+            .fails(3, &format!("{path}: git model get keeps files of its own there"));
+    }
+    let said = edited(&|lock| lock["schema"] = "git-model/lock/v9".into()).fails(1, "is not known");
+    assert!(said.contains("hint: update git-model"), "{said}");
+    for (text, reason) in [(Some("{"), "not a lock file"), (None, "no such file")] {
+        pod.sh("rm edited.json").ok();
+        text.into_iter().for_each(|text| pod.write("edited.json", text));
+        let said = pod.model(["get", "--locked", "edited.json", "-o", "model"]).fails(1, reason);
+        assert!(said.contains("hint: git model resolve REF --lock FILE"), "{said}");
+        pod.write("edited.json", "");
+    }
+    assert!(!pod.exists("model"));
 }
 
 #[test]

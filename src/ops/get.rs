@@ -24,7 +24,7 @@ use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::lineage::Data;
-use crate::model_info::{InfoFile, ModelInfo};
+use crate::model_info::{self, InfoFile, ModelInfo};
 use crate::model_yaml::Role;
 use crate::pointer::{self, Content, Pointer};
 use crate::progress::{Interrupt, Progress, Step};
@@ -210,7 +210,21 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
     if files.is_empty() {
         return Err(Error::usage("the release has no files of these roles"));
     }
+    if let Some(path) = files.keys().find(|path| is_reserved(path)) {
+        return Err(Error::refused(format!(
+            "{}: git model get keeps files of its own there",
+            human::escape(path.as_str())
+        ))
+        .hint("release the model with another name for it"));
+    }
     Ok(files.into_values().collect())
+}
+
+/// Whether a path is one that is made here for other purposes, also where letter case does not count.
+fn is_reserved(path: &RepoPath) -> bool {
+    let is = |name: &str, reserved: &str| name.eq_ignore_ascii_case(reserved);
+    let first = path.as_str().split('/').next().unwrap_or_default();
+    is(path.as_str(), model_info::FILE_NAME) || is(first, PART) || is(first, PIECES)
 }
 
 /// The files of a tracked snapshot; one outside has none here.
