@@ -63,7 +63,11 @@ impl Ctx {
     /// The declaration at `path`, if there is one.
     pub fn model_at(&self, path: &RepoPath, place: Place<'_>) -> Result<Option<Model>> {
         let bytes = self.file_at(path, model_yaml::MAX_BYTES, place)?;
-        bytes.map(|bytes| Model::parse(&bytes, path)).transpose()
+        let model = bytes.map(|bytes| Model::parse(&bytes, path)).transpose();
+        model.map_err(|error| match error.hints() {
+            [] => error.hint("docs/formats/model-yaml.md lists what a declaration may say"),
+            _ => error,
+        })
     }
 
     /// What is recorded about a model, if anything is.
