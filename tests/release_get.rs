@@ -346,6 +346,26 @@ fn a_file_that_becomes_a_folder_survives_a_kill_at_every_step() {
     }
 }
 
+#[test]
+fn what_a_killed_run_left_is_in_no_other_version_s_way() {
+    if !can_strace("what_a_killed_run_left_is_in_no_other_version_s_way") {
+        return;
+    }
+    for releases in [file_then_folder, folder_then_file] {
+        let sandbox = Sandbox::new();
+        let pod = calm(&releases(&sandbox));
+        at_every(1, |at| {
+            let dir = format!("model-{at}");
+            let inject = format!("inject={RENAME}:signal=SIGKILL:when={at}");
+            let first = ["get", "--locked", "old.json", "-o", &dir];
+            let killed = strace(&pod, &["-o", "/dev/null", "-e", &inject], &first);
+            pod.model(["get", "--locked", "new.json", "-o", &dir]).ok();
+            same(&pod, &dir, "new");
+            killed
+        });
+    }
+}
+
 /// Kills whole runs, with git and data, after a time that differs from run to run.
 #[test]
 fn kills_at_any_moment_end_with_a_whole_model() {

@@ -173,6 +173,9 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
         return Err(error);
     }
     let stage = place.stage()?;
+    // An interrupted run of another version may have left a file where a folder goes now, or the reverse.
+    let staged = Place { dir: &stage, durability: place.durability };
+    to_make.iter().try_for_each(|file| staged.make_way(&file.path, true))?;
     fsio::require_space(
         &stage,
         total(&to_make).saturating_sub(already(&stage, &to_make)),

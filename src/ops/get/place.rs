@@ -150,7 +150,7 @@ impl Place<'_> {
     }
 
     /// Makes room for a file: with `force` whatever is in the way goes, else only folders in which nothing is left.
-    fn make_way(&self, path: &RepoPath, force: bool) -> Result<()> {
+    pub(super) fn make_way(&self, path: &RepoPath, force: bool) -> Result<()> {
         if force && let Some(above) = self.file_above(path) {
             let at = self.dir.join(above.as_path());
             fs::remove_file(&at).context(&at, "replace")?;
