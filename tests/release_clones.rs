@@ -255,6 +255,11 @@ fn what_git_said_is_told_with_what_to_do() {
             && said.contains("hint: git ls-remote origin"),
         "{said}"
     );
+    repo.git(["remote", "set-url", "origin", "../remote.git"]).ok();
+    repo.git(["config", "user.useConfigOnly", "true"]).ok();
+    let nobody = repo.env("GIT_CONFIG_GLOBAL", "/dev/null");
+    let said = nobody.model(["release", "churn", "1.0.0"]).fails(1, "git tag: ");
+    assert!(said.contains("hint: git config user.name and user.email"), "{said}");
     repo.git(["config", "model.gitRemote", "zz"]).ok();
     let said =
         repo.model(["resolve", "churn@latest"]).fails(1, "model.gitRemote: there is no git remote `zz`");
