@@ -87,6 +87,12 @@ impl ModelInfo {
         text
     }
 
+    /// Whether another one is about the same version, whatever parts of it either has.
+    pub fn is_of_same_version(&self, other: &ModelInfo) -> bool {
+        let without_files = |info: &ModelInfo| ModelInfo { files: Vec::new(), ..info.clone() };
+        without_files(self) == without_files(other)
+    }
+
     /// Names and values that are known.
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         let digest = |digest: &Digest| format!("sha256:{digest}");

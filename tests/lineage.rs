@@ -503,7 +503,8 @@ fn a_hostile_header_is_refused() {
     ] {
         repo.write(WEIGHTS, bytes);
         repo.model(["add", WEIGHTS]).ok();
-        repo.model(["record"]).fails(1, "m/weights.safetensors");
+        let said = repo.model(["record"]).fails(1, "m/weights.safetensors");
+        assert!(said.contains("hint: if it is damaged: write it again"), "{said}");
     }
     // Whatever the metadata says can be written down and read again.
     let odd = serde_json::json!({ "&x *y !z: #\n": "long ".repeat(50), "k".repeat(256): "- \u{85}\u{1}|" });
@@ -559,7 +560,8 @@ fn two_models_may_share_a_file() {
     repo.model(["record", "churn"]).fails(1, "is also that of");
     repo.write("n/model.yaml", "oops");
     repo.model(["record", "churn"]).ok();
-    repo.model(["record", "team/other"]).fails(1, "n/model.yaml");
+    let said = repo.model(["record", "team/other"]).fails(1, "n/model.yaml");
+    assert!(said.contains("hint: "), "{said}");
 }
 
 #[test]

@@ -150,3 +150,118 @@ fn a_url_that_is_no_repository_is_named() {
     assert!(!pod.exists("x") && !pod.exists("out"));
     pod.model(["resolve", "churn#prod"]).fails(1, "git repository");
 }
+
+/// The mirrors that a pod has of URLs.
+fn mirrors(sandbox: &Sandbox, pod: &str) -> Vec<std::path::PathBuf> {
+    let dir = sandbox.join(&format!("{pod}-cache/git-model/registry"));
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn offline_what_was_read_before_counts_and_nothing_is_asked() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    let pod = pod(&sandbox, "pod");
+    let url = remote_url(&sandbox);
+    let resolve = |reference: &str, more: &[&str]| {
+        pod.model([&["resolve", reference, "--repo", &url, "--json"], more].concat())
+    };
+    resolve("churn#prod", &["--offline"]).fails(1, "nothing is known about it here");
+    // Only the events that decide are here: those before them are missing in nobody's record.
+    let online = ["churn#prod", "churn@latest"].map(|reference| resolve(reference, &[]).ok());
+    pod.model(["get", "churn#prod", "--repo", &url, "-o", "model"]).ok();
+    std::fs::rename(sandbox.join("remote.git"), sandbox.join("gone.git")).unwrap();
+    assert_eq!(["churn#prod", "churn@latest"].map(|name| resolve(name, &["--offline"]).ok()), online);
+    pod.model(["get", "churn#prod", "--repo", &url, "-o", "model", "--offline"]).says("there already").ok();
+    resolve("churn@1.0.0", &["--offline"]).fails(1, "there is no such release");
+    resolve("churn#prod", &[]).fails(1, "remote.git: cannot be read");
+    // Of a release that is known by its tag alone, nothing is fetched behind anybody's back.
+    std::fs::rename(sandbox.join("gone.git"), sandbox.join("remote.git")).unwrap();
+    sandbox.at("remote.git").git(["update-ref", "refs/tags/churn@v9.0.0", "refs/heads/main"]).ok();
+    resolve("churn@latest", &[]).ok();
+    resolve("churn@1.0.0", &["--offline"]).fails(1, "churn@v1.0.0: not all of it is here, and --offline");
+    resolve("churn@1.0.0", &[]).ok();
+    resolve("churn@1.0.0", &["--offline"]).ok();
+}
+
+#[test]
+fn a_relative_path_means_another_repository_in_every_directory() {
+    let sandbox = Sandbox::new();
+    in_production(&sandbox);
+    let pod = pod(&sandbox, "pod");
+    let script = "git clone -q --bare ../remote.git one/host.git && git init -q --object-format=sha256 two/new && \
+                  git -C two/new commit -q --allow-empty -m x && git clone -q --bare two/new two/host.git && mkdir one/in two/in";
+    pod.sh(script).ok();
+    let latest = |at: &str| pod.at(at).model(["resolve", "churn@latest", "--repo", "../host.git"]);
+    latest("one/in").says("1.1.0").ok();
+    latest("two/in").fails(1, "there is no such release");
+    latest("one/in").says("1.1.0").ok();
+    // From wherever it is named, it is the same one.
+    pod.model(["resolve", "churn@latest", "--repo", "one/../one/host.git", "--offline"]).ok();
+    assert_eq!(mirrors(&sandbox, "pod").len(), 2);
+    // Another repository in its place: what was kept of the first is no obstacle for long.
+    pod.sh("rm -rf one/host.git && cp -r two/host.git one/host.git").ok();
+    latest("one/in").fails(1, "another repository was here before");
+    latest("one/in").fails(1, "there is no such release");
+}
+
+#[test]
+fn a_damaged_mirror_or_tag_is_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    let pod = pod(&sandbox, "pod");
+    let url = remote_url(&sandbox);
+    let of_pod = ["resolve", "churn#prod", "--repo", &url];
+    pod.model(of_pod).ok();
+    let own = repo.sh("echo .git/model/registry/*.git").ok();
+    let own = sandbox.join("repo").join(own.trim());
+    for mirror in [&mirrors(&sandbox, "pod")[0], &own] {
+        for damage in
+            ["rm HEAD", "rm -r objects", ": >HEAD", "find refs/tags -type f -exec sh -c ': >\"$0\"' {} ';'"]
+        {
+            repo.at(mirror).sh(damage).ok();
+            pod.model(of_pod).ok();
+            assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.0.0", "{damage}");
+            repo.model(["history", "churn"]).ok();
+        }
+    }
+    // A tag of the clone that a power cut left empty hides itself only.
+    std::fs::write(repo.join(".git/refs/tags/churn@v1.0.0"), "").unwrap();
+    repo.model(["log", "churn"]).says("1.1.0").ok();
+    repo.model(["info", "churn"]).says("1.1.0").ok();
+    let offline = repo.model(["history", "churn", "--offline"]);
+    assert_eq!(offline.code, 3, "{offline}");
+    assert!(offline.stderr.contains("churn@v1.0.0: its file in refs/tags names no object"), "{offline}");
+    repo.model(["history", "churn"]).ok();
+}
+
+#[test]
+fn what_git_said_is_told_with_what_to_do() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    let remote = sandbox.at("remote.git");
+    remote.write("hooks/update", "#!/bin/sh\necho 'tags are frozen until Monday'\nexit 1\n");
+    remote.sh("chmod +x hooks/update").ok();
+    let said = repo.model(["release", "churn", "1.0.0"]).fails(1, "tags are frozen until Monday");
+    assert!(said.contains("[remote rejected] (hook declined)"), "{said}");
+    remote.sh("rm hooks/update").ok();
+    repo.git(["remote", "set-url", "origin", "../gone.git"]).ok();
+    let said =
+        repo.model(["resolve", "churn@latest"]).fails(1, "git remote origin (../gone.git): cannot be read");
+    assert!(
+        said.contains("does not appear to be a git repository")
+            && said.contains("hint: git ls-remote origin"),
+        "{said}"
+    );
+    repo.git(["remote", "set-url", "origin", "../remote.git"]).ok();
+    repo.git(["config", "user.useConfigOnly", "true"]).ok();
+    let nobody = repo.env("GIT_CONFIG_GLOBAL", "/dev/null");
+    let said = nobody.model(["release", "churn", "1.0.0"]).fails(1, "git tag: ");
+    assert!(said.contains("hint: git config user.name and user.email"), "{said}");
+    repo.git(["config", "model.gitRemote", "zz"]).ok();
+    let said =
+        repo.model(["resolve", "churn@latest"]).fails(1, "model.gitRemote: there is no git remote `zz`");
+    assert!(said.contains("hint: git remote lists them"), "{said}");
+}

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::faults::{MKDIR, REMOVE, RENAME, at_every, calm, can_strace, strace};
 use crate::support::models::{WEIGHTS, advance, declare, pod, published, remote_url, weights};
 use crate::support::{BINARY, Output, Repo, Sandbox, noise, sha256};
@@ -19,6 +21,11 @@ fn two_releases(sandbox: &Sandbox) -> Repo {
     repo.git(["add", "."]).ok();
     advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
     repo.model(["release", "churn", "1.1.0"]).ok();
+    written_out(sandbox)
+}
+
+/// A pod with the lock files of both releases, and both written out as `old` and `new`.
+fn written_out(sandbox: &Sandbox) -> Repo {
     let pod = pod(sandbox, "pod");
     let url = remote_url(sandbox);
     for (version, name) in [("1.0.0", "old"), ("1.1.0", "new")] {
@@ -30,14 +37,36 @@ fn two_releases(sandbox: &Sandbox) -> Repo {
     pod
 }
 
+/// The same of releases that have this file of code each.
+fn two_of_code(sandbox: &Sandbox, first: &str, second: &str) -> Repo {
+    let repo = published(sandbox);
+    for (version, path) in [("1.0.0", first), ("1.1.0", second)] {
+        repo.sh("git rm -r -q --ignore-unmatch lib && rm -rf lib").ok();
+        repo.write(path, format!("print('{version}')\n"));
+        declare(&repo, "../src/pre.py", &format!("../{path}"));
+        repo.git(["add", "."]).ok();
+        advance(&repo, 2.0, r#"{"auc": 0.2}"#, version);
+        repo.model(["release", "churn", version]).ok();
+    }
+    written_out(sandbox)
+}
+
+fn file_then_folder(sandbox: &Sandbox) -> Repo {
+    two_of_code(sandbox, "lib", "lib/a/b.py")
+}
+
+fn folder_then_file(sandbox: &Sandbox) -> Repo {
+    two_of_code(sandbox, "lib/a/b.py", "lib")
+}
+
 /// A directory that says what it is has exactly that.
 #[track_caller]
 fn is_what_it_says(dir: &Path) {
     let Ok(info) = std::fs::read(dir.join("model-info.json")) else { return };
-    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    let info: Value = serde_json::from_slice(&info).unwrap();
     for file in info["files"].as_array().unwrap() {
         let path = dir.join(file["path"].as_str().unwrap());
-        assert_eq!(file["sha256"], serde_json::Value::from(sha256(&path)), "{}", path.display());
+        assert_eq!(file["sha256"], Value::from(sha256(&path)), "{}", path.display());
     }
 }
 
@@ -110,6 +139,9 @@ fn again_and_from_version_to_version() {
         get("new.json", "model").never_says("there already").ok();
         same(&pod, "model", "new");
     }
+    // Folders above it are made.
+    get("new.json", "some/where/model").ok();
+    same(&pod, "some/where/model", "new");
     // What somebody else put beside it stays.
     pod.write("model/notes.txt", "mine");
     get("old.json", "model").ok();
@@ -137,9 +169,17 @@ fn files_of_somebody_else_are_in_the_way() {
     assert_eq!(get("c", &[]).code, 1);
     assert_eq!(pod.text("c"), "a file");
     pod.write("d/src", "a file");
-    assert_ne!(get("d", &[]).code, 0);
+    get("d", &[]).fails(3, "d/src: a file that git model get did not write is in the way");
     assert_eq!(pod.text("d/src"), "a file");
-    assert!(!pod.exists("d/model-info.json"));
+    assert_eq!(pod.sh("find d").ok().lines().count(), 2, "nothing else came");
+    get("d", &["--force"]).ok();
+    same(&pod, "d", "new");
+    // A folder where a file should be.
+    pod.write(&format!("f/{WEIGHTS}/notes.txt"), "mine");
+    get("f", &[]).fails(3, &format!("f/{WEIGHTS}/notes.txt: a file that git model get did not write"));
+    assert_eq!(pod.text(&format!("f/{WEIGHTS}/notes.txt")), "mine");
+    get("f", &["--force"]).ok();
+    same(&pod, "f", "new");
     // A link that leads elsewhere is not followed.
     pod.write("elsewhere/post.py", "mine");
     pod.write("e/x", "");
@@ -151,13 +191,116 @@ fn files_of_somebody_else_are_in_the_way() {
     assert_eq!(pod.text("elsewhere/post.py"), "mine");
 }
 
+#[test]
+fn a_file_becomes_a_folder_and_a_folder_a_file() {
+    let sandbox = Sandbox::new();
+    let pod = file_then_folder(&sandbox);
+    let get =
+        |lock: &str, more: &[&str]| pod.model([&["get", "--locked", lock, "-o", "model"], more].concat());
+    for (lock, like) in [("old.json", "old"), ("new.json", "new"), ("old.json", "old")] {
+        get(lock, &[]).ok();
+        same(&pod, "model", like);
+    }
+    // What somebody changed is in the way as files of somebody else are, and the version before stays what it was.
+    pod.write("model/lib", "mine");
+    get("new.json", &[]).fails(3, "model/lib: it was changed since git model get wrote it");
+    assert_eq!(pod.json(["info", "model"])["info"]["version"], "1.0.0");
+    get("new.json", &["--force"]).ok();
+    same(&pod, "model", "new");
+    pod.write("model/lib/notes.txt", "mine");
+    get("old.json", &[]).fails(3, "model/lib/notes.txt: a file that git model get did not write");
+    assert_eq!(pod.text("model/lib/notes.txt"), "mine");
+    std::fs::remove_file(pod.join("model/lib/notes.txt")).unwrap();
+    pod.write("model/lib/a/b.py", "mine");
+    get("old.json", &[]).fails(3, "model/lib/a/b.py: it was changed");
+    get("old.json", &["--force"]).ok();
+    same(&pod, "model", "old");
+}
+
+#[test]
+fn what_was_changed_is_not_replaced_by_another_version() {
+    let sandbox = Sandbox::new();
+    let pod = two_of_code(&sandbox, "src/pre.py", "src/pre.py");
+    let get =
+        |lock: &str, more: &[&str]| pod.model([&["get", "--locked", lock, "-o", "model"], more].concat());
+    get("old.json", &[]).ok();
+    pod.write("model/src/pre.py", "print('mine')\n");
+    let said = get("new.json", &[]).fails(3, "model/src/pre.py: it was changed");
+    assert!(said.contains("--force replaces it"), "{said}");
+    assert_eq!(pod.text("model/src/pre.py"), "print('mine')\n");
+    assert_eq!(pod.read(&format!("model/{WEIGHTS}")), pod.read(&format!("old/{WEIGHTS}")));
+    // A file that both versions have is no less changed.
+    pod.write("model/src/pre.py", pod.read("old/src/pre.py"));
+    pod.write("model/m/schema.json", "{}");
+    get("new.json", &[]).fails(3, "model/m/schema.json: it was changed");
+    get("new.json", &["--force"]).ok();
+    same(&pod, "model", "new");
+}
+
+#[test]
+fn a_lock_file_that_was_edited_is_refused() {
+    let sandbox = Sandbox::new();
+    let pod = two_releases(&sandbox);
+    let lock: Value = serde_json::from_slice(&pod.read("new.json")).unwrap();
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut lock = lock.clone();
+        edit(&mut lock);
+        pod.write("edited.json", lock.to_string());
+        pod.model(["get", "--locked", "edited.json", "-o", "model"])
+    };
+    let other = "edited.json: it was changed: its model digest is not that of the files";
+    let digest = "0".repeat(64);
+    edited(&|lock| lock["digest"] = digest.as_str().into()).fails(3, other);
+    let place = lock["files"].as_array().unwrap().iter().position(|file| file["role"] == "weights").unwrap();
+    edited(&|lock| lock["files"][place]["sha256"] = digest.as_str().into()).fails(3, other);
+    let twice = |lock: &mut Value| {
+        let mut again = lock["files"][place].clone();
+        again["sha256"] = digest.as_str().into();
+        lock["files"].as_array_mut().unwrap().push(again);
+    };
+    edited(&twice).fails(3, "listed twice, with different content");
+    // What is no part of the digest may not be where files of ours are.
+    for path in ["model-info.json", "Model-Info.json", ".git-model-part/x", ".git-model-pieces/x"] {
+        let place =
+            lock["files"].as_array().unwrap().iter().position(|file| file["role"] == "lineage").unwrap();
+        edited(&|lock| lock["files"][place]["path"] = path.into())
+            .fails(3, &format!("{path}: git model get keeps files of its own there"));
+    }
+    let said = edited(&|lock| lock["schema"] = "git-model/lock/v9".into()).fails(1, "is not known");
+    assert!(said.contains("hint: update git-model"), "{said}");
+    for (text, reason) in [(Some("{"), "not a lock file"), (None, "no such file")] {
+        pod.sh("rm edited.json").ok();
+        text.into_iter().for_each(|text| pod.write("edited.json", text));
+        let said = pod.model(["get", "--locked", "edited.json", "-o", "model"]).fails(1, reason);
+        assert!(said.contains("hint: git model resolve REF --lock FILE"), "{said}");
+        pod.write("edited.json", "");
+    }
+    assert!(!pod.exists("model"));
+}
+
+#[test]
+fn a_model_that_is_written_out_inside_the_repository_is_no_second_one() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["get", "churn@latest", "-o", "out/deployed"]).ok();
+    for args in
+        [&["record"][..], &["log"], &["info"], &["history"], &["record", "churn"], &["compare", "HEAD"]]
+    {
+        repo.model(args).ok();
+    }
+    // A file of that name which says nothing about the model hides none.
+    repo.write("m/model-info.json", "{}");
+    repo.model(["log"]).ok();
+}
+
 /// Kills `get` at every call of a kind while it makes a directory, or changes the one of the version before.
-fn kill_gets(test: &str, calls: &str, upgrade: bool) {
+fn kill_gets(test: &str, calls: &str, releases: fn(&Sandbox) -> Repo, upgrade: bool) {
     if !can_strace(test) {
         return;
     }
     let sandbox = Sandbox::new();
-    let pod = calm(&two_releases(&sandbox));
+    let pod = calm(&releases(&sandbox));
     at_every(1, |at| {
         let dir = format!("model-{at}");
         if upgrade {
@@ -176,23 +319,51 @@ fn kill_gets(test: &str, calls: &str, upgrade: bool) {
 
 #[test]
 fn a_new_directory_survives_a_kill_at_every_rename() {
-    kill_gets("a_new_directory_survives_a_kill_at_every_rename", RENAME, false);
+    kill_gets("a_new_directory_survives_a_kill_at_every_rename", RENAME, two_releases, false);
 }
 
 #[test]
 fn a_new_directory_survives_a_kill_at_every_removal_and_new_folder() {
-    kill_gets("a_new_directory_survives_a_kill_at_every_new_folder", MKDIR, false);
+    kill_gets("a_new_directory_survives_a_kill_at_every_new_folder", MKDIR, two_releases, false);
 }
 
 #[test]
 fn an_upgrade_survives_a_kill_at_every_rename() {
-    kill_gets("an_upgrade_survives_a_kill_at_every_rename", RENAME, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_rename", RENAME, two_releases, true);
 }
 
 #[test]
 fn an_upgrade_survives_a_kill_at_every_removal_and_new_folder() {
-    kill_gets("an_upgrade_survives_a_kill_at_every_removal", REMOVE, true);
-    kill_gets("an_upgrade_survives_a_kill_at_every_new_folder", MKDIR, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_removal", REMOVE, two_releases, true);
+    kill_gets("an_upgrade_survives_a_kill_at_every_new_folder", MKDIR, two_releases, true);
+}
+
+#[test]
+fn a_file_that_becomes_a_folder_survives_a_kill_at_every_step() {
+    for calls in [RENAME, REMOVE, MKDIR] {
+        kill_gets("a_file_that_becomes_a_folder_survives_a_kill", calls, file_then_folder, true);
+        kill_gets("a_folder_that_becomes_a_file_survives_a_kill", calls, folder_then_file, true);
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_is_in_no_other_version_s_way() {
+    if !can_strace("what_a_killed_run_left_is_in_no_other_version_s_way") {
+        return;
+    }
+    for releases in [file_then_folder, folder_then_file] {
+        let sandbox = Sandbox::new();
+        let pod = calm(&releases(&sandbox));
+        at_every(1, |at| {
+            let dir = format!("model-{at}");
+            let inject = format!("inject={RENAME}:signal=SIGKILL:when={at}");
+            let first = ["get", "--locked", "old.json", "-o", &dir];
+            let killed = strace(&pod, &["-o", "/dev/null", "-e", &inject], &first);
+            pod.model(["get", "--locked", "new.json", "-o", &dir]).ok();
+            same(&pod, &dir, "new");
+            killed
+        });
+    }
 }
 
 /// Kills whole runs, with git and data, after a time that differs from run to run.

@@ -131,7 +131,10 @@ pub(crate) fn context(ui: &Ui, git: Git, global: &Global, catch_signals: bool) -
         raise_on_signals(interrupt.clone())?;
     }
     let mut ctx = Ctx::open(git, progress(ui), interrupt)?;
-    ctx.offline = global.offline;
+    if global.offline {
+        ctx.offline = true;
+        ctx.git.stay_offline();
+    }
     if let Some(jobs) = global.jobs {
         ctx.settings.jobs = Some(usize::from(jobs));
     }

@@ -108,7 +108,10 @@ pub fn create_dir_all(path: &Path, durability: Durability) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().ok_or_else(|| Error::new(format!("{}: not a directory", path.display())))?;
+    if path.parent().is_none() {
+        return Err(Error::new(format!("{}: not a directory", path.display())));
+    }
+    let parent = parent_of(path);
     create_dir_all(parent, durability)?;
     match fs::create_dir(path) {
         Ok(()) => durability.sync_dir(parent),

@@ -21,6 +21,9 @@ const PLACES: [&str; 7] = [
     "GIT_NAMESPACE",
 ];
 
+/// More lines of what git said are not repeated.
+const MOST_REASONS: usize = 8;
+
 /// A `git` command that is about to run.
 pub(super) struct Child {
     command: Command,
@@ -151,11 +154,33 @@ impl Child {
     }
 }
 
-/// The error for a `git` that failed: the last line of what it said.
+/// The error for a `git` that failed: the last line of what it said, because of the lines right before it.
 pub(super) fn failure(name: &str, output: &Output) -> Error {
     let text = String::from_utf8_lossy(&output.stderr);
-    let line = text.lines().rfind(|line| line.starts_with("fatal: ") || line.starts_with("error: "));
-    let line = line.or_else(|| text.lines().next_back()).unwrap_or("it failed and said nothing");
-    let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
-    Error::new(format!("{name}: {}", human::escape(line)))
+    let lines: Vec<&str> = text.lines().collect();
+    let is_error = |line: &&str| line.starts_with("fatal: ") || line.starts_with("error: ");
+    let last = lines.iter().rposition(is_error).or(lines.len().checked_sub(1));
+    let line = last.map_or("it failed and said nothing", |last| without_prefix(lines[last]));
+    let error = Error::new(format!("{name}: {}", human::escape(line)));
+    let mut why: Vec<String> = Vec::new();
+    // Advice stands apart, behind an empty line. What a remote refused stands in the report of `push --porcelain`.
+    let said = lines[..last.unwrap_or_default()].rsplit(|line| line.is_empty()).next().unwrap_or_default();
+    let refused = String::from_utf8_lossy(&output.stdout);
+    let refused = refused.lines().filter_map(|line| line.strip_prefix("!\t")?.split('\t').nth(1));
+    for line in said.iter().copied().chain(refused) {
+        let line = without_prefix(line).trim();
+        let is_talk = ["hint: ", "warning: ", "To "].iter().any(|start| line.starts_with(start));
+        if !is_talk && !matches!(line, "" | "remote:") && !why.iter().any(|before| before == line) {
+            why.push(line.to_owned());
+        }
+    }
+    why.truncate(MOST_REASONS);
+    match why.is_empty() {
+        true => error,
+        false => error.caused_by(human::escape(&why.join("; "))),
+    }
+}
+
+fn without_prefix(line: &str) -> &str {
+    line.trim_start_matches("fatal: ").trim_start_matches("error: ")
 }

@@ -122,6 +122,12 @@ impl Git {
         Ok(listed)
     }
 
+    /// What this mirror has of them, as the remote had it when it was last asked.
+    pub fn list_mirror(&self, prefixes: &[String]) -> Result<Listed> {
+        let tags = self.tag_refs(prefixes)?.into_iter().collect();
+        Ok(Listed { head: self.resolve(DEFAULT_BRANCH)?, tags })
+    }
+
     /// Makes the mirror's tags what the remote listed for these prefixes, whatever they were before. Only what differs is
     /// fetched.
     pub fn mirror_tags(
@@ -190,6 +196,10 @@ impl Git {
         let mut first_lock = None;
         for attempt in 1..ATTEMPTS {
             match run() {
+                Err(error) if error.one_line().contains("reference broken") => {
+                    // A power cut left some empty; what they were is fetched again.
+                    remove_empty_refs(&self.common_dir.join("refs"))?;
+                }
                 Err(error)
                     if ["shallow", "cannot lock ref", ".lock'", "could not set"]
                         .iter()
@@ -278,6 +288,26 @@ fn list_refs(listed: &[u8]) -> Result<Vec<(String, Oid)>> {
         .collect()
 }
 
+/// Removes refs that are empty files. A lock of git may be one, while a ref never is.
+fn remove_empty_refs(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).context(dir, "list")? {
+        let path = entry.context(dir, "list")?.path();
+        let found = fs::symlink_metadata(&path).context(&path, "read")?;
+        if found.is_dir() {
+            remove_empty_refs(&path)?;
+        } else if found.len() == 0 && path.extension().is_none_or(|end| end != "lock") {
+            fs::remove_file(&path).context(&path, "remove")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether git would take a directory for a repository.
+pub fn is_whole(dir: &Path) -> bool {
+    let head = fs::read_to_string(dir.join("HEAD")).unwrap_or_default();
+    head.starts_with("ref: ") && ["objects", "refs"].iter().all(|name| dir.join(name).is_dir())
+}
+
 fn make_mirror(
     dir: &Path,
     object_format: &str,
@@ -285,7 +315,7 @@ fn make_mirror(
     remote: &str,
     url: Option<&str>,
 ) -> Result<()> {
-    if !dir.join("HEAD").exists() {
+    if !is_whole(dir) {
         let parent =
             dir.parent().ok_or_else(|| Error::new(format!("{}: has no directory", dir.display())))?;
         fsio::create_dir_all(parent, Durability::Off)?;
@@ -297,10 +327,16 @@ fn make_mirror(
             .context(parent, "create a directory in")?;
         let at = new.path().to_string_lossy().into_owned();
         child::git(["init", "--quiet", "--bare", "--template=", &format, &at]).alone().output()?;
-        match fs::rename(new.path(), dir) {
+        let mut placed = fs::rename(new.path(), dir);
+        if placed.is_err() && !is_whole(dir) {
+            // What a power cut left of one. All of it can be fetched again.
+            fsio::remove_all_if_there(dir)?;
+            placed = fs::rename(new.path(), dir);
+        }
+        match placed {
             Ok(()) => drop(new.keep()),
             // Another process was first.
-            Err(_) if dir.join("HEAD").exists() => {}
+            Err(_) if is_whole(dir) => {}
             Err(error) => return Err(error).context(dir, "create"),
         }
     }

@@ -34,6 +34,11 @@ impl Oid {
         valid.then(|| Oid(hex.to_owned())).ok_or_else(|| Error::new(format!("not a git object id: {hex:?}")))
     }
 
+    /// Git's "no object", in the length of SHA-1.
+    fn null() -> Oid {
+        Oid("0".repeat(40))
+    }
+
     /// The hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -55,6 +60,8 @@ pub struct Git {
     /// Set when this is another repository than the one that the current directory and the environment lead to: where its
     /// commands run, which is what relative URLs are relative to.
     elsewhere: Option<PathBuf>,
+    /// Whether its commands may contact no git remote, not even for objects that a partial clone lacks.
+    offline: bool,
     /// Objects that are only looked at, once there are some.
     scratch: OnceCell<tempfile::TempDir>,
 }
@@ -86,6 +93,7 @@ impl Git {
             lib: Some(lib),
             config: OnceCell::new(),
             elsewhere: None,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -110,6 +118,7 @@ impl Git {
             lib: None,
             config: OnceCell::new(),
             elsewhere: None,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -126,6 +135,7 @@ impl Git {
             lib,
             config: OnceCell::new(),
             elsewhere,
+            offline: false,
             scratch: OnceCell::new(),
         })
     }
@@ -136,11 +146,20 @@ impl Git {
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        let child = child::git(args);
+        let mut child = child::git(args);
+        if self.offline {
+            // A list of the protocols that are allowed; every git knows it, and asks it for whatever contacts a remote.
+            child = child.env("GIT_ALLOW_PROTOCOL", Path::new(""));
+        }
         match &self.elsewhere {
             Some(base) => child.alone().env("GIT_DIR", &self.git_dir).inside(base),
             None => child,
         }
+    }
+
+    /// From here on its commands contact no git remote.
+    pub fn stay_offline(&mut self) {
+        self.offline = true;
     }
 
     /// This worktree's own git dir.
@@ -245,7 +264,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Removes `.` and resolves `..` by text, except that the longest existing directory is resolved for real, so that a
 /// path typed through a symlinked directory still names the file inside the repository.
-fn normalise(path: &Path) -> PathBuf {
+pub fn normalise(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

@@ -81,6 +81,9 @@ impl Git {
     /// Reads a tag by name and id. One that is damaged or too large, or that leads to no commit, is an error.
     pub fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
         let shown = || format!("tag {}", human::escape(name));
+        if id.is_null() {
+            return Err(Error::refused(format!("{}: its file in refs/tags names no object", shown())));
+        }
         let (kind, bytes) = self.object(id).map_err(|error| error.about(shown()))?;
         if kind == "commit" {
             let (id, target) = (id.clone(), id.clone());
@@ -157,7 +160,8 @@ impl Git {
         let args = ["tag", kind, "--cleanup=verbatim", "--file=-", "--end-of-options", name, target.as_str()];
         here(child::git(args)).input(message.as_bytes().to_vec()).output().map_err(|error| {
             let text = error.one_line();
-            match text.contains("empty ident") || text.contains("tell me who you are") {
+            match ["empty ident", "auto-detect", "no email was given"].iter().any(|said| text.contains(said))
+            {
                 true => error.hint("git config user.name and user.email say who you are"),
                 false if sign => error.hint("git config user.signingKey and gpg.format say how you sign"),
                 false => error,
@@ -294,7 +298,8 @@ fn loose_tags(common_dir: &Path, prefix: &str, found: &mut BTreeMap<String, Oid>
             Err(error) => return Err(error).context(entry.path(), "read"),
         };
         let full = if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
-        found.insert(full, Oid::new(text.trim())?);
+        // A power cut can leave it empty: then it is a damaged tag like any other, and none of the others is.
+        found.insert(full, Oid::new(text.trim()).unwrap_or_else(|_| Oid::null()));
     }
     Ok(())
 }

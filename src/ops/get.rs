@@ -24,7 +24,7 @@ use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
 use crate::lineage::Data;
-use crate::model_info::{InfoFile, ModelInfo};
+use crate::model_info::{self, InfoFile, ModelInfo};
 use crate::model_yaml::Role;
 use crate::pointer::{self, Content, Pointer};
 use crate::progress::{Interrupt, Progress, Step};
@@ -32,7 +32,7 @@ use crate::remote::{Download, Receive, Remote, Traffic};
 use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 use arriving::Arriving;
-use place::Place;
+use place::{Ours, Place};
 
 /// Where files are made, inside of the directory or beside it.
 const PART: &str = ".git-model-part";
@@ -154,23 +154,35 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
     let complete = place.info()?;
-    let to_make = place.not_right(&wanted, origin)?;
-    if complete.as_ref() == Some(&report.info) && to_make.is_empty() {
+    let unchanged = complete.as_ref() == Some(&report.info);
+    // What differs from the very version that is there is damage, and is mended.
+    let mend = complete.as_ref().is_some_and(|there| there.is_of_same_version(&report.info));
+    let before = complete.or(place.claim()?);
+    let ours = Ours::new(before.as_ref(), mend);
+    let (to_make, in_way): (Vec<Wanted>, Vec<Option<Error>>) =
+        place.not_right(&wanted, &ours, origin)?.into_iter().unzip();
+    if unchanged && to_make.is_empty() {
         // A run that was killed at its very end left it.
         fsio::remove_all_if_there(&place.dir.join(PART))?;
         report.up_to_date = true;
         return Ok(report);
     }
-    let before = complete.or(place.claim()?);
-    place.refuse_foreign(&to_make, before.as_ref(), options.force)?;
+    if !options.force
+        && let Some(error) = in_way.into_iter().flatten().next()
+    {
+        return Err(error);
+    }
     let stage = place.stage()?;
+    // An interrupted run of another version may have left a file where a folder goes now, or the reverse.
+    let staged = Place { dir: &stage, durability: place.durability };
+    to_make.iter().try_for_each(|file| staged.make_way(&file.path, true))?;
     fsio::require_space(
         &stage,
         total(&to_make).saturating_sub(already(&stage, &to_make)),
         "the files of the release",
     )?;
     report.fetched = fill(origin, resolved, &stage, &to_make, Clones::Hash)?;
-    place.publish(&stage, &to_make, &report.info, before.as_ref())?;
+    place.publish(&stage, &to_make, &report.info, before.as_ref(), options.force)?;
     Ok(report)
 }
 
@@ -201,7 +213,21 @@ fn wanted(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Result
     if files.is_empty() {
         return Err(Error::usage("the release has no files of these roles"));
     }
+    if let Some(path) = files.keys().find(|path| is_reserved(path)) {
+        return Err(Error::refused(format!(
+            "{}: git model get keeps files of its own there",
+            human::escape(path.as_str())
+        ))
+        .hint("release the model with another name for it"));
+    }
     Ok(files.into_values().collect())
+}
+
+/// Whether a path is one that is made here for other purposes, also where letter case does not count.
+fn is_reserved(path: &RepoPath) -> bool {
+    let is = |name: &str, reserved: &str| name.eq_ignore_ascii_case(reserved);
+    let first = path.as_str().split('/').next().unwrap_or_default();
+    is(path.as_str(), model_info::FILE_NAME) || is(first, PART) || is(first, PIECES)
 }
 
 /// The files of a tracked snapshot; one outside has none here.
@@ -311,13 +337,20 @@ pub(super) fn fill(
 }
 
 fn is_right(path: &Path, file: &Wanted, interrupt: &Interrupt) -> Result<bool> {
+    Ok(read(path, &[file.size], interrupt)? == Some((file.digest, file.executable)))
+}
+
+/// Content and mode of what is at a path, if it is a file of one of these sizes.
+fn read(path: &Path, sizes: &[u64], interrupt: &Interrupt) -> Result<Option<(Digest, bool)>> {
     let found = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() && found.len() == file.size => File::open(path).context(path, "open")?,
-        _ => return Ok(false),
+        Ok(found) if found.is_file() && sizes.contains(&found.len()) => {
+            File::open(path).context(path, "open")?
+        }
+        _ => return Ok(None),
     };
     let executable = found.metadata().context(path, "read")?.permissions().mode() & 0o100 != 0;
     let (digest, _) = fsio::hash_file(&found, &|_| interrupt.check_io()).context(path, "read")?;
-    Ok(digest == file.digest && executable == file.executable)
+    Ok(Some((digest, executable)))
 }
 
 fn from_cache(

@@ -1,6 +1,8 @@
 //! Which models a repository declares.
 
-use super::Ctx;
+use std::path::Path;
+
+use super::{Ctx, info};
 use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
@@ -37,11 +39,15 @@ impl Ctx {
         }
     }
 
-    /// All models, in path order, and the declarations that cannot be read.
+    /// All models, in path order, and the declarations that cannot be read. Copies that `get` wrote into the worktree are none.
     pub fn models(&self, place: Place<'_>) -> Result<(Vec<Model>, Vec<Error>)> {
         let paths = match place {
             Place::Commit(commit) => self.git.find_in_commit(commit, model_yaml::FILE_NAME)?,
-            Place::Worktree => self.git.find_by_name(model_yaml::FILE_NAME)?,
+            Place::Worktree => {
+                let top = self.git.top()?;
+                let found = self.git.find_by_name(model_yaml::FILE_NAME)?;
+                found.into_iter().filter(|path| !is_written_out(top, path)).collect()
+            }
         };
         let (mut models, mut failed) = (Vec::new(), Vec::new());
         for path in paths {
@@ -57,7 +63,11 @@ impl Ctx {
     /// The declaration at `path`, if there is one.
     pub fn model_at(&self, path: &RepoPath, place: Place<'_>) -> Result<Option<Model>> {
         let bytes = self.file_at(path, model_yaml::MAX_BYTES, place)?;
-        bytes.map(|bytes| Model::parse(&bytes, path)).transpose()
+        let model = bytes.map(|bytes| Model::parse(&bytes, path)).transpose();
+        model.map_err(|error| match error.hints() {
+            [] => error.hint("docs/formats/model-yaml.md lists what a declaration may say"),
+            _ => error,
+        })
     }
 
     /// What is recorded about a model, if anything is.
@@ -74,6 +84,16 @@ impl Ctx {
             Place::Commit(commit) => self.git.blob_at(commit, path.as_str(), max),
         }
     }
+}
+
+/// Whether `git model get` wrote this file: a folder above it, though not the top, says so.
+fn is_written_out(top: &Path, path: &RepoPath) -> bool {
+    std::iter::successors(path.parent(), RepoPath::parent).any(|dir| {
+        let inside = path.as_str()[dir.as_str().len()..].trim_start_matches('/');
+        // Whatever else has this name says nothing.
+        let written = info::of_directory(&top.join(dir.as_path())).ok().flatten();
+        written.is_some_and(|info| info.files.iter().any(|file| file.path.as_str() == inside))
+    })
 }
 
 /// Where a model's record is.

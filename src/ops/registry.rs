@@ -6,15 +6,19 @@ use std::path::PathBuf;
 use super::Ctx;
 use crate::cache::Cache;
 use crate::config::env;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::fsio;
 use crate::git::mirror::{self, Depth, Listed};
 use crate::git::tags::{Pushed, RawTag, Signature};
-use crate::git::{Git, Oid};
+use crate::git::{Git, Oid, normalise};
 use crate::human;
 use crate::id::Digest;
 use crate::progress::Silent;
 use crate::release::{History, ModelName, Parsed, Tag, TagName, parse_message};
 use crate::remote_url::redact;
+
+/// What to do about a URL that git cannot read.
+const CHECK_URL: &str = "check the URL, and that git may read it: git ls-remote URL";
 
 /// Where tags are asked for and pushed to.
 pub(super) enum Registry<'c> {
@@ -54,7 +58,12 @@ impl<'c> Registry<'c> {
         if ctx.offline {
             return Ok(Registry::Local(ctx));
         }
-        let url = ctx.git.git_remote_url(&remote)?;
+        let url = ctx.git.git_remote_url(&remote).map_err(|error| match &ctx.settings.git_remote {
+            Some(name) => error
+                .about(format!("model.gitRemote: there is no git remote `{}`", human::escape(name)))
+                .hint("git remote lists them; git config model.gitRemote NAME says which one holds releases"),
+            None => error,
+        })?;
         let dir = ctx.git.common_dir().join("model/registry").join(short(&url));
         let format = if ctx.git.commit("HEAD")?.is_some_and(|head| head.as_str().len() == 64) {
             "sha256"
@@ -88,10 +97,20 @@ impl<'c> Registry<'c> {
         }
     }
 
-    /// Asks the remote what it has of a model, and at its default branch. `None` where no remote is asked.
+    /// Asks the remote what it has of a model, and at its default branch; offline, what the mirror has counts. `None` where
+    /// there is neither.
     pub(super) fn list(&self, name: &ModelName) -> Result<Option<Listed>> {
-        let Registry::Remote { ctx, remote, listed, .. } = self else { return Ok(None) };
-        let found = ctx.git.list_remote(remote, &prefixes(name))?;
+        let Registry::Remote { own, ctx, remote, listed } = self else { return Ok(None) };
+        let found = match ctx.offline {
+            true => ctx.git.list_mirror(&prefixes(name))?,
+            false => ctx
+                .git
+                .list_remote(remote, &prefixes(name))
+                .map_err(|error| unread(error, ctx, own.is_some(), remote))?,
+        };
+        if own.is_none() {
+            require_same_format(&ctx.git, remote, &found)?;
+        }
         listed.replace(found.clone());
         Ok(Some(found))
     }
@@ -170,6 +189,34 @@ impl<'c> Registry<'c> {
     }
 }
 
+/// Why a git remote could not be asked, with its URL, and its name where somebody gave it one.
+fn unread(error: Error, mirror: &Ctx, is_named: bool, remote: &str) -> Error {
+    let url = shown_url(&mirror.git, remote);
+    match is_named {
+        true => error.about(format!("git remote {} ({url}): cannot be read", human::escape(remote))).hint(
+            format!("git ls-remote {remote} shows whether git may read it; --offline takes what is here"),
+        ),
+        false => error.about(format!("{url}: cannot be read")).hint(CHECK_URL),
+    }
+}
+
+fn shown_url(git: &Git, remote: &str) -> String {
+    human::escape(&redact(&git.git_remote_url(remote).unwrap_or_default()))
+}
+
+/// Refuses a mirror of a URL at which another repository is now, with other object ids: nothing could be fetched into it. It is
+/// only a cache, so it goes.
+fn require_same_format(mirror: &Git, remote: &str, listed: &Listed) -> Result<()> {
+    let is_long = format_of(mirror.git_dir()) == "sha256";
+    if listed.head.as_ref().is_none_or(|head| (head.as_str().len() == 64) == is_long) {
+        return Ok(());
+    }
+    let url = shown_url(mirror, remote);
+    fsio::remove_all_if_there(mirror.git_dir())?;
+    Err(Error::new(format!("{url}: another repository was here before"))
+        .hint("what was kept of it is removed; run it again"))
+}
+
 /// Gives the user's clone the tag, where it has the commit.
 fn keep(own: &Ctx, maker: &Git, name: &str, target: &Oid, id: &Oid) -> Result<()> {
     if own.git.common_dir() != maker.common_dir() {
@@ -216,23 +263,37 @@ pub fn open_url(url: &str, offline: bool) -> Result<Git> {
     }
     let base = env::cache_dir()
         .ok_or_else(|| Error::new("there is no place for caches").hint("set HOME or XDG_CACHE_HOME"))?;
+    let full = absolute(url)?;
+    let url = full.as_str();
     let dir = base.join("git-model/registry").join(short(url));
-    if dir.join("HEAD").exists() {
+    if mirror::is_whole(&dir) {
         return Git::open_mirror_of(&dir, url, &format_of(&dir));
     }
     if offline {
         return Err(Error::new(format!(
             "{}: nothing is known about it here, and --offline forbids asking",
-            human::escape(url)
-        )));
+            human::escape(&redact(url))
+        ))
+        .hint("run it once without --offline"));
     }
     let heads = mirror::list_url(url, &["refs/heads/*".to_owned()]).map_err(|error| {
-        error
-            .about(format!("{}: cannot be read", human::escape(&redact(url))))
-            .hint("check the URL, and that git may read it: git ls-remote URL")
+        error.about(format!("{}: cannot be read", human::escape(&redact(url)))).hint(CHECK_URL)
     })?;
     let long = heads.first().is_some_and(|(_, id)| id.as_str().len() == 64);
     Git::open_mirror_of(&dir, url, if long { "sha256" } else { "sha1" })
+}
+
+/// A path, which means another repository in every directory, from the root; a URL as it is. What is a path, git decides so.
+fn absolute(url: &str) -> Result<String> {
+    let is_path = url.find(':').is_none_or(|colon| url.find('/').is_some_and(|slash| slash < colon));
+    if !is_path {
+        return Ok(url.to_owned());
+    }
+    let here = std::env::current_dir().context(".", "find the current directory")?;
+    normalise(&here.join(url)).into_os_string().into_string().map_err(|path| {
+        Error::usage(format!("{}: a path that is not UTF-8", human::escape(&path.to_string_lossy())))
+            .hint("give its file:// URL")
+    })
 }
 
 fn format_of(dir: &std::path::Path) -> String {

@@ -213,7 +213,8 @@ pub fn open_stated(url: &str, traffic: Traffic, interrupt: crate::progress::Inte
 /// Refuses what `--offline` or the lack of an approval forbids.
 pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Result<()> {
     if ctx.offline {
-        return Err(Error::new(format!("{}: not contacted because of --offline", found.url)));
+        return Err(Error::new(format!("{}: not contacted because of --offline", found.url))
+            .hint("run it without --offline"));
     }
     if purpose == Purpose::Push && found.url.is_read_only() {
         return Err(Error::usage(format!("{}: a store on a web server can only be read", found.url))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Ctx;
+use super::bundle::{self, BundleFile};
 use super::candidate::{Candidate, require_release};
 use super::compare::commit_of;
 use super::policy::{self, Rules};
@@ -17,6 +18,7 @@ use crate::git::tags::Signature;
 use crate::human;
 use crate::id::Digest;
 use crate::model_info::ModelInfo;
+use crate::model_yaml::Role;
 use crate::release::{
     Action, Finding, History, ModelName, Parsed, Reference, Release, StageName, Tag, TagName, Version, Wanted,
 };
@@ -164,6 +166,24 @@ impl Resolved {
         let mut text = serde_json::to_string_pretty(&document).expect("plain data");
         text.push('\n');
         text
+    }
+
+    /// Refuses an answer, such as one from a lock file that was edited, whose digest is not that of its files.
+    pub fn require_digest_of_files(&self) -> Result<()> {
+        let mut contents = BTreeMap::new();
+        let mut files = Vec::new();
+        for file in &self.files {
+            if contents.insert(&file.path, file.sha256).is_some_and(|other| other != file.sha256) {
+                return Err(Error::refused(format!("{}: listed twice, with different content", file.path)));
+            }
+            let FileInfo { path, sha256, size, executable, .. } = file.clone();
+            let role = Role::ALL.into_iter().find(|role| role.key() == file.role);
+            files.extend(role.map(|role| BundleFile { role, path, sha256, size, executable }));
+        }
+        match bundle::model_digest(&files) == self.digest {
+            true => Ok(()),
+            false => Err(Error::refused("its model digest is not that of the files that it lists")),
+        }
     }
 
     /// What must be the same for two answers to mean the same artifacts.
@@ -481,6 +501,17 @@ fn prepare(registry: &Registry<'_>, release: &Release, rules: bool) -> Result<()
     }
     if rules && let Ok(default) = registry.default_branch() {
         ids.extend(git.blob_id(&default, &payload.manifest)?);
+    }
+    if registry.ctx().offline {
+        let mut here = !ids.is_empty();
+        for id in &ids {
+            here = here && git.has_object(id)?;
+        }
+        let missing = || {
+            Error::new(format!("{}: not all of it is here, and --offline forbids asking", release.tag.name))
+                .hint("run it once without --offline")
+        };
+        return here.then_some(()).ok_or_else(missing);
     }
     git.prefetch(remote, &ids)
 }

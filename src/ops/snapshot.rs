@@ -83,7 +83,8 @@ fn look(ctx: &Ctx, url: &str) -> Result<Listing> {
         return folder(ctx, Path::new(url));
     }
     if ctx.offline {
-        return Err(Error::new(format!("{}: not contacted because of --offline", human::escape(url))));
+        return Err(Error::new(format!("{}: not contacted because of --offline", human::escape(url)))
+            .hint("run it without --offline"));
     }
     if url.starts_with("https://") {
         require_trust(ctx, url)?;

@@ -90,13 +90,20 @@ pub(super) fn headers(ctx: &Ctx, files: &[WeightsFile]) -> Result<BTreeMap<RepoP
         let shown = human::escape(file.path.as_str());
         let Some(mut bytes) = open(ctx, file)? else {
             return Err(Error::new(format!("{shown}: its content is not here"))
-                .hint(format!("git model pull {}", human::shell_quote(file.path.as_str()))));
+                .hint(format!("git model pull {}", quoted(&file.path))));
         };
-        let header =
-            codec::read(&mut bytes, file.size, file.path.name()).map_err(|error| error.about(shown))?;
+        let header = codec::read(&mut bytes, file.size, file.path.name()).map_err(|error| {
+            let again =
+                format!("if it is damaged: write it again, then git model add {}", quoted(&file.path));
+            error.about(shown).hint(again)
+        })?;
         headers.extend(header.map(|header| (file.path.clone(), header)));
     }
     Ok(headers)
+}
+
+fn quoted(path: &RepoPath) -> String {
+    human::shell_quote(path.as_str())
 }
 
 /// Describes the weights; reads headers only.

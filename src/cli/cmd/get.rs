@@ -32,7 +32,7 @@ pub(crate) struct GetArgs {
     /// Also what is no part of the bundle
     #[arg(long, value_enum, value_name = "WHAT")]
     with: Vec<Extra>,
-    /// Replace files that are in the way
+    /// Replace what is in the way: files of somebody else, files that were changed, and folders where files go
     #[arg(long, short)]
     force: bool,
     /// Print the result as JSON

@@ -12,6 +12,8 @@ use crate::ops::{Ctx, registry};
 
 /// Larger lock files are refused.
 const MAX_LOCK: u64 = 64 * 1024 * 1024;
+/// What to do about a lock file that is none.
+const WRITE_LOCK: &str = "git model resolve REF --lock FILE writes one";
 
 /// Turn a name into exact artifacts: commit, digests, sizes, and where the files are
 ///
@@ -187,7 +189,7 @@ fn text(ui: &Ui, resolved: &Resolved) -> Result<()> {
 
 pub(super) fn read_lock(path: &Path) -> Result<Resolved> {
     let bytes = fsio::read_bounded(path, MAX_LOCK)?
-        .ok_or_else(|| Error::new(format!("{}: no such file", path.display())))?;
+        .ok_or_else(|| Error::new(format!("{}: no such file", path.display())).hint(WRITE_LOCK))?;
     #[derive(serde::Deserialize)]
     struct Document {
         schema: String,
@@ -195,16 +197,20 @@ pub(super) fn read_lock(path: &Path) -> Result<Resolved> {
         resolved: Resolved,
     }
     let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::new(format!("{}: not a lock file", path.display()))
-            .caused_by(error)
-            .hint("git model resolve --lock writes one")
+        Error::new(format!("{}: not a lock file", path.display())).caused_by(error).hint(WRITE_LOCK)
     })?;
-    match document.schema.as_str() {
-        resolve::LOCK_SCHEMA => Ok(document.resolved),
-        other => {
-            Err(Error::new(format!("{}: schema `{}` is not known", path.display(), human::escape(other))))
-        }
+    let other = document.schema.as_str();
+    if other != resolve::LOCK_SCHEMA {
+        return Err(Error::new(format!(
+            "{}: schema `{}` is not known",
+            path.display(),
+            human::escape(other)
+        ))
+        .hint("update git-model"));
     }
+    let whole = document.resolved.require_digest_of_files();
+    whole.map_err(|error| error.about(format!("{}: it was changed", path.display())).hint(WRITE_LOCK))?;
+    Ok(document.resolved)
 }
 
 pub(super) fn require_same(locked: &Resolved, resolved: &Resolved, path: &Path) -> Result<()> {

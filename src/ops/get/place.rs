@@ -1,14 +1,15 @@
 //! The directory that a release is written to: what is there, what may be replaced, and when it says what it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Origin, PART, Wanted, is_right};
+use super::{Origin, PART, Wanted, is_right, read};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
+use crate::id::Digest;
 use crate::model_info::{self, InfoFile, ModelInfo};
 use crate::ops::info;
 use crate::progress::Interrupt;
@@ -29,6 +30,48 @@ fn clear_others(stage: &Path, dir: &Path, info: &ModelInfo) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder in which there are only folders.
+fn remove_empty(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).context(dir, "list")? {
+        let entry = entry.context(dir, "list")?;
+        if entry.file_type().context(dir, "list")?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir).context(dir, "replace")
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::refused(format!("{}: a file that git model get did not write is in the way", path.display()))
+        .hint("choose another directory, or --force replaces it")
+}
+
+/// The files that were written here before; after an interrupted run, of either version.
+pub(super) struct Ours<'a> {
+    files: BTreeMap<&'a RepoPath, Vec<&'a InfoFile>>,
+    /// Whether they are replaced whatever became of them.
+    mend: bool,
+}
+
+impl<'a> Ours<'a> {
+    pub(super) fn new(before: Option<&'a ModelInfo>, mend: bool) -> Ours<'a> {
+        let mut files: BTreeMap<&RepoPath, Vec<&InfoFile>> = BTreeMap::new();
+        for file in before.into_iter().flat_map(|info| &info.files) {
+            files.entry(&file.path).or_default().push(file);
+        }
+        Ours { files, mend }
+    }
+
+    fn of(&self, path: &RepoPath) -> &[&'a InfoFile] {
+        self.files.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a file with this content was written here. Its mode does not tell: some file systems keep none.
+    fn wrote(&self, path: &RepoPath, digest: &Digest) -> bool {
+        self.of(path).iter().any(|file| file.sha256 == *digest)
+    }
+}
+
 /// The directory that is written.
 pub(super) struct Place<'a> {
     pub(super) dir: &'a Path,
@@ -46,15 +89,78 @@ impl Place<'_> {
         if self.dir.is_dir() { info::of_directory(&self.dir.join(PART)) } else { Ok(None) }
     }
 
-    /// The files that are not there with the right bytes.
-    pub(super) fn not_right(&self, wanted: &[Wanted], origin: &Origin<'_>) -> Result<Vec<Wanted>> {
+    /// The files that are not there with the right bytes, each with why what is in its way must stay, if so.
+    pub(super) fn not_right(
+        &self,
+        wanted: &[Wanted],
+        ours: &Ours<'_>,
+        origin: &Origin<'_>,
+    ) -> Result<Vec<(Wanted, Option<Error>)>> {
         let interrupt = origin.interrupt();
-        let look = |file: &Wanted| -> Result<Option<Wanted>> {
-            let right = is_right(&self.dir.join(file.path.as_path()), file, interrupt)?;
-            Ok((!right).then(|| file.clone()))
+        let look = |file: &Wanted| -> Result<Option<(Wanted, Option<Error>)>> {
+            // Weights of two versions often have one size: they are read once to be compared with both.
+            let sizes: Vec<u64> = ours.of(&file.path).iter().map(|old| old.size).chain([file.size]).collect();
+            Ok(match read(&self.dir.join(file.path.as_path()), &sizes, interrupt)? {
+                Some(found) if found == (file.digest, file.executable) => None,
+                Some((digest, _)) if ours.wrote(&file.path, &digest) => Some((file.clone(), None)),
+                _ => Some((file.clone(), self.in_way(&file.path, ours, interrupt)?)),
+            })
         };
-        let found: Vec<Option<Wanted>> = wanted.par_iter().map(look).collect::<Result<_>>()?;
+        let found: Vec<Option<_>> = wanted.par_iter().map(look).collect::<Result<_>>()?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Why what is where a file or one of its folders goes must stay, unless it is as it was written here before.
+    fn in_way(&self, path: &RepoPath, ours: &Ours<'_>, interrupt: &Interrupt) -> Result<Option<Error>> {
+        let above = self.file_above(path);
+        let path = above.as_ref().unwrap_or(path);
+        let at = self.dir.join(path.as_path());
+        let Ok(found) = fs::symlink_metadata(&at) else { return Ok(None) };
+        if found.is_dir() {
+            for entry in fs::read_dir(&at).context(&at, "list")? {
+                let name = entry.context(&at, "list")?.file_name();
+                // A name that no path of ours can have is somebody else's.
+                let Some(inside) = name.to_str().and_then(|name| path.join(name).ok()) else {
+                    return Ok(Some(foreign(&at.join(name))));
+                };
+                if let Some(error) = self.in_way(&inside, ours, interrupt)? {
+                    return Ok(Some(error));
+                }
+            }
+            return Ok(None);
+        }
+        let written: Vec<u64> = ours.of(path).iter().map(|old| old.size).collect();
+        if written.is_empty() {
+            return Ok(Some(foreign(&at)));
+        }
+        let kept =
+            ours.mend || read(&at, &written, interrupt)?.is_some_and(|(digest, _)| ours.wrote(path, &digest));
+        Ok((!kept).then(|| {
+            Error::refused(format!("{}: it was changed since git model get wrote it", at.display()))
+                .hint("choose another directory, or --force replaces it")
+        }))
+    }
+
+    /// What is no folder although the path leads through it.
+    fn file_above(&self, path: &RepoPath) -> Option<RepoPath> {
+        std::iter::successors(path.parent(), RepoPath::parent).find(|above| {
+            let at = self.dir.join(above.as_path());
+            fs::symlink_metadata(&at).is_ok() && !at.is_dir()
+        })
+    }
+
+    /// Makes room for a file: with `force` whatever is in the way goes, else only folders in which nothing is left.
+    pub(super) fn make_way(&self, path: &RepoPath, force: bool) -> Result<()> {
+        if force && let Some(above) = self.file_above(path) {
+            let at = self.dir.join(above.as_path());
+            fs::remove_file(&at).context(&at, "replace")?;
+        }
+        let at = self.dir.join(path.as_path());
+        match fs::symlink_metadata(&at) {
+            Ok(found) if found.is_dir() && force => fsio::remove_all_if_there(&at),
+            Ok(found) if found.is_dir() => remove_empty(&at),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a place that is something else than a directory.
@@ -66,32 +172,6 @@ impl Place<'_> {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Refuses to replace what is not of a version that was written here before.
-    pub(super) fn refuse_foreign(
-        &self,
-        wanted: &[Wanted],
-        before: Option<&ModelInfo>,
-        force: bool,
-    ) -> Result<()> {
-        if force || !self.dir.is_dir() {
-            return Ok(());
-        }
-        let ours: BTreeSet<&RepoPath> =
-            before.into_iter().flat_map(|info| info.files.iter().map(|file| &file.path)).collect();
-        for file in wanted {
-            let path = self.dir.join(file.path.as_path());
-            if ours.contains(&file.path) || fs::symlink_metadata(&path).is_err() {
-                continue;
-            }
-            return Err(Error::refused(format!(
-                "{}: a file that git model get did not write is in the way",
-                path.display()
-            ))
-            .hint("choose another directory, or --force replaces it"));
-        }
-        Ok(())
     }
 
     /// The staging directory: inside of a directory that is there, since that may be a mount; else beside it.
@@ -119,6 +199,7 @@ impl Place<'_> {
         wanted: &[Wanted],
         info: &ModelInfo,
         before: Option<&ModelInfo>,
+        force: bool,
     ) -> Result<()> {
         let text = info.to_json();
         if !self.dir.exists() {
@@ -139,16 +220,18 @@ impl Place<'_> {
             }
             _ => self.durability.sync_dir(self.dir)?,
         }
+        // These first: a folder may go where a file was, or a file where a folder was.
+        let kept: BTreeSet<&RepoPath> = info.files.iter().map(|file| &file.path).collect();
+        for old in before.into_iter().flat_map(|info| &info.files).filter(|file| !kept.contains(&file.path)) {
+            self.remove_old(old)?;
+        }
         for file in wanted {
             let (from, to) = (stage.join(file.path.as_path()), self.dir.join(file.path.as_path()));
+            self.make_way(&file.path, force)?;
             if let Some(parent) = to.parent() {
                 fsio::create_dir_all(parent, self.durability)?;
             }
             fs::rename(&from, &to).context(&to, "replace")?;
-        }
-        let kept: BTreeSet<&RepoPath> = info.files.iter().map(|file| &file.path).collect();
-        for old in before.into_iter().flat_map(|info| &info.files).filter(|file| !kept.contains(&file.path)) {
-            self.remove_old(old)?;
         }
         self.sync_below(self.dir)?;
         fsio::write_atomic(&note, text.as_bytes(), self.durability)?;

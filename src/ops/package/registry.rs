@@ -36,7 +36,8 @@ pub(super) struct Connection {
 fn open(origin: &Origin<'_>, place: &Reference) -> Result<Registry> {
     let (plain_http, jobs) = match origin {
         Origin::Store(ctx) if ctx.offline => {
-            return Err(Error::new(format!("{place}: not contacted because of --offline")));
+            return Err(Error::new(format!("{place}: not contacted because of --offline"))
+                .hint("run it without --offline"));
         }
         Origin::Store(ctx) => (ctx.settings.allows_http(place), ctx.settings.jobs),
         Origin::Lock { .. } => (place.is_loopback(), None),
