@@ -1,6 +1,7 @@
 //! Writing a release into a directory: parts of it, killed at any moment, again, and among files of somebody else.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -394,4 +395,44 @@ fn kills_at_any_moment_end_with_a_whole_model() {
         pod.sh(&format!("diff -r whole {dir}")).ok();
     }
     assert!(killed > 6, "hardly anything was killed: {killed}");
+}
+
+#[test]
+fn two_versions_at_once_do_not_mix() {
+    let sandbox = Sandbox::new();
+    let pod = two_releases(&sandbox);
+    for round in 0..6 {
+        let runs: Vec<_> = ["old", "new"]
+            .iter()
+            .map(|name| {
+                let lock = format!("{name}.json");
+                let mut command = pod.command(BINARY);
+                command.args(["get", "--locked", &lock, "-o", "model", "--limit-rate", "20m"]);
+                command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{round}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        pod.sh("diff -r model old >/dev/null || diff -r model new").ok();
+        assert_eq!(pod.sh("find . -name '*git-model-part*'").ok(), "");
+        if round % 2 == 0 {
+            pod.sh("rm -r model").ok();
+        }
+    }
+}
+
+#[test]
+fn another_get_into_the_same_directory_is_waited_for() {
+    let sandbox = Sandbox::new();
+    let pod = two_releases(&sandbox);
+    pod.sh("cp -r old model && mkdir model/.git-model-part").ok();
+    let script = format!(
+        "exec 9< model/.git-model-part; flock -x 9
+        {BINARY} get --locked new.json -o model 9<&- & sleep 1
+        diff -r -x .git-model-part model old && exec 9<&- && wait $!"
+    );
+    pod.sh(&script).ok();
+    same(&pod, "model", "new");
 }

@@ -84,6 +84,14 @@ impl FileStat {
             && (self.ctime == later.ctime || later.nlink > 1)
     }
 
+    /// Whether it is the very file, which may have been renamed since: that changes only the time of the inode's last change.
+    pub fn is_same_file(&self, later: &FileStat) -> bool {
+        self.ino == later.ino
+            && self.size == later.size
+            && self.mtime == later.mtime
+            && self.kind == later.kind
+    }
+
     /// How long after its last change the file's stat is certain to differ after another one.
     fn granularity(&self) -> i64 {
         // Times without any sub-second part come from file systems like FAT, whose steps are two seconds.

@@ -4,6 +4,7 @@
 
 mod arriving;
 mod place;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -33,6 +34,7 @@ use crate::remote_url::RemoteUrl;
 use crate::repo_path::RepoPath;
 use arriving::Arriving;
 use place::{Ours, Place};
+use stage::{Made, Stage};
 
 /// Where files are made, inside of the directory or beside it.
 const PART: &str = ".git-model-part";
@@ -153,6 +155,16 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     let info = ModelInfo { files: wanted.iter().map(of_wanted).collect(), ..resolved.info() };
     let bytes = total(&wanted);
     let mut report = Report { info, files: wanted.len() as u64, bytes, fetched: 0, up_to_date: false };
+    if place.info()?.as_ref() == Some(&report.info) {
+        let ours = Ours::new(Some(&report.info), true);
+        if place.not_right(&wanted, &ours, origin)?.is_empty() {
+            Stage::clear_left(&place)?;
+            report.up_to_date = true;
+            return Ok(report);
+        }
+    }
+    let stage = Stage::take(&place, origin)?;
+    // From here on nobody else changes the directory.
     let complete = place.info()?;
     let unchanged = complete.as_ref() == Some(&report.info);
     // What differs from the very version that is there is damage, and is mended.
@@ -162,8 +174,7 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     let (to_make, in_way): (Vec<Wanted>, Vec<Option<Error>>) =
         place.not_right(&wanted, &ours, origin)?.into_iter().unzip();
     if unchanged && to_make.is_empty() {
-        // A run that was killed at its very end left it.
-        fsio::remove_all_if_there(&place.dir.join(PART))?;
+        fsio::remove_all_if_there(&stage.path)?;
         report.up_to_date = true;
         return Ok(report);
     }
@@ -172,17 +183,17 @@ pub fn get(origin: &Origin<'_>, resolved: &Resolved, options: &Options) -> Resul
     {
         return Err(error);
     }
-    let stage = place.stage()?;
     // An interrupted run of another version may have left a file where a folder goes now, or the reverse.
-    let staged = Place { dir: &stage, durability: place.durability };
+    let staged = Place { dir: &stage.path, durability: place.durability };
     to_make.iter().try_for_each(|file| staged.make_way(&file.path, true))?;
     fsio::require_space(
-        &stage,
-        total(&to_make).saturating_sub(already(&stage, &to_make)),
+        &stage.path,
+        total(&to_make).saturating_sub(already(&stage.path, &to_make)),
         "the files of the release",
     )?;
-    report.fetched = fill(origin, resolved, &stage, &to_make, Clones::Hash)?;
-    place.publish(&stage, &to_make, &report.info, before.as_ref(), options.force)?;
+    report.fetched = fill(origin, resolved, &stage.path, &to_make, Clones::Hash)?;
+    let made = Made::look(&stage.path, &to_make)?;
+    place.publish(&stage.path, &to_make, &made, &report.info, before.as_ref(), options.force)?;
     Ok(report)
 }
 

@@ -14,7 +14,7 @@ use super::observe::{Observer, OnDisk, Reading, Seen, below, flat};
 use super::stage::{Placed, Staged, Stager, keep_dropped};
 use super::{Ctx, Interrupted, Selection, kept};
 use crate::error::{Error, Result};
-use crate::fsio::{Clock, FileStat, Kind};
+use crate::fsio::{Clock, Kind};
 use crate::git::Oid;
 use crate::human;
 use crate::id::Digest;
@@ -454,7 +454,7 @@ fn record_of(root: &Root, want: &Want, placed: &Placed, clock: Clock) -> Result<
         let key = (want.path.clone(), on_disk.path.clone());
         let digest = match (placed.get(&key), old.get(on_disk.path.as_str())) {
             _ if on_disk.stat.kind == Kind::Tree => Some(Digest::of(b"")),
-            (Some((digest, staged)), _) if same_file(staged, &on_disk.stat) => Some(*digest),
+            (Some((digest, staged)), _) if staged.is_same_file(&on_disk.stat) => Some(*digest),
             (_, Some(entry)) if entry.stat.unchanged(&on_disk.stat) => Some(entry.digest),
             _ => None,
         };
@@ -473,12 +473,4 @@ fn record_of(root: &Root, want: &Want, placed: &Placed, clock: Clock) -> Result<
         files: pointer.files(),
         entries: Arc::new(entries),
     }))
-}
-
-/// Renaming changes only the time of the inode's last change.
-fn same_file(staged: &FileStat, found: &FileStat) -> bool {
-    staged.ino == found.ino
-        && staged.size == found.size
-        && staged.mtime == found.mtime
-        && staged.kind == found.kind
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::stage::Made;
 use super::{Origin, PART, Wanted, is_right, read};
 use crate::error::{Context, Error, Result};
 use crate::fsio::{self, Durability};
@@ -175,9 +176,9 @@ impl Place<'_> {
     }
 
     /// The staging directory: inside of a directory that is there, since that may be a mount; else beside it.
-    pub(super) fn stage(&self) -> Result<PathBuf> {
-        let stage = match self.dir.is_dir() {
-            true => self.dir.join(PART),
+    pub(super) fn stage_path(&self) -> Result<PathBuf> {
+        match self.dir.is_dir() {
+            true => Ok(self.dir.join(PART)),
             false => {
                 let name = self.dir.file_name().ok_or_else(|| {
                     Error::usage(format!("{}: not a directory that can be made", self.dir.display()))
@@ -185,11 +186,9 @@ impl Place<'_> {
                 let mut hidden = std::ffi::OsString::from(".");
                 hidden.push(name);
                 hidden.push(PART);
-                fsio::parent_of(self.dir).join(hidden)
+                Ok(fsio::parent_of(self.dir).join(hidden))
             }
-        };
-        fsio::create_dir_all(&stage, self.durability)?;
-        Ok(stage)
+        }
     }
 
     /// Moves everything to its place, and says last what it is.
@@ -197,6 +196,7 @@ impl Place<'_> {
         &self,
         stage: &Path,
         wanted: &[Wanted],
+        made: &Made<'_>,
         info: &ModelInfo,
         before: Option<&ModelInfo>,
         force: bool,
@@ -205,6 +205,7 @@ impl Place<'_> {
         if !self.dir.exists() {
             clear_others(stage, stage, info)?;
             self.sync_below(stage)?;
+            made.require_in(stage)?;
             fsio::write_atomic(&stage.join(model_info::FILE_NAME), text.as_bytes(), self.durability)?;
             fs::rename(stage, self.dir).context(self.dir, "create")?;
             return self.durability.sync_dir(fsio::parent_of(self.dir));
@@ -234,6 +235,7 @@ impl Place<'_> {
             fs::rename(&from, &to).context(&to, "replace")?;
         }
         self.sync_below(self.dir)?;
+        made.require_in(self.dir)?;
         fsio::write_atomic(&note, text.as_bytes(), self.durability)?;
         fsio::remove_all_if_there(stage)
     }
