@@ -1,8 +1,8 @@
 //! What somebody did to tags or to the store behind everybody's back is named and refused.
 
 use crate::support::models::{
-    WEIGHTS, in_production, payload, pod, published, record, remote_tags, remote_url, train, trusted_clone,
-    weights,
+    WEIGHTS, advance, in_production, payload, pod, published, record, remote_tags, remote_url, train,
+    trusted_clone, weights,
 };
 use crate::support::{Repo, Sandbox, sha256};
 
@@ -61,6 +61,27 @@ fn a_moved_release() {
     assert_eq!(remote_tags(&repo), tags);
     // The other stage is not concerned: a way back must not depend on it.
     assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.0.0");
+}
+
+#[test]
+fn a_release_that_was_tagged_again() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
+    sandbox.at("remote.git").git(["tag", "-f", "-a", "-m", "moved", "churn@v1.0.0", "main"]).ok();
+    // Nothing is wrong with the tag itself: only the event remembers the one before.
+    let (moved, tags) = ("churn#staging#1: churn@v1.0.0 was moved after this event", remote_tags(&repo));
+    for args in [&["check", "churn@1.0.0"][..], &["check", "churn@1.0.0", "--stage", "prod"]] {
+        repo.model(args).says("git push --force REMOTE 'refs/tags/churn@v1.0.0'").fails(3, moved);
+    }
+    repo.model(["promote", "churn@1.0.0", "prod"]).fails(3, moved);
+    repo.model(["approve", "churn@1.0.0", "prod"]).fails(3, moved);
+    assert_eq!(remote_tags(&repo), tags);
+    repo.git(["fetch", "-q", "--tags", "--force"]).ok();
+    repo.model(["resolve", "churn@1.0.0", "--offline"]).fails(3, moved);
+    nobody_resolves(&sandbox, &repo, "churn#staging", "churn");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::id::Digest;
 use crate::lineage::{self, Lineage};
 use crate::model_info;
 use crate::model_yaml::{self, Model};
-use crate::release::{History, ModelName, Release};
+use crate::release::{Finding, History, ModelName, Release};
 use crate::repo_path::RepoPath;
 
 /// A version at a commit.
@@ -152,7 +152,13 @@ pub(super) fn require_release<'h>(
                 .hint(format!("git model history {name} lists the releases")),
         }
     })?;
-    match history.findings().iter().find(|finding| finding.tag().version() == Some(&release.version)) {
+    // Of a tag that was moved, only the events that remember the old one tell.
+    let tag = release.tag.name.to_string();
+    let is_about = |finding: &&Finding| {
+        finding.tag().version() == Some(&release.version)
+            || matches!(finding, Finding::Moved { release, .. } if *release == tag)
+    };
+    match history.findings().iter().find(is_about) {
         Some(finding) => {
             Err(Error::refused(format!("{}: {finding}", human::escape(typed))).hint(finding.remedy()))
         }

@@ -456,13 +456,19 @@ impl<'a> Judge<'a> {
 
     /// The stage, of those that it may come from, that the release is in now, alone or as a canary, and the event that put it there.
     fn stage_before<'r>(&self, rules: &'r Stage, release: &Release) -> Option<(&'r StageName, &Event)> {
+        // Under this version's name, another tag or other content may be what is there.
+        let is_this = |event: &Event| {
+            event.payload().is_none_or(|pinned| {
+                pinned.release_tag.as_ref().is_none_or(|oid| *oid == release.tag.oid)
+                    && pinned.digest.is_none_or(|digest| digest == self.candidate.digest)
+            })
+        };
         rules.promotes_from.iter().find_map(|stage| {
             let current = self.history.current(stage)?;
-            if *current.version == release.version {
-                return Some((stage, current.since));
-            }
-            let canary = current.canary.filter(|canary| *canary.version == release.version)?;
-            Some((stage, canary.since))
+            let canary = current.canary.map(|canary| (canary.version, canary.since));
+            let mut there = [Some((current.version, current.since)), canary].into_iter().flatten();
+            let found = there.find(|(version, event)| **version == release.version && is_this(event));
+            found.map(|(_, event)| (stage, event))
         })
     }
 
