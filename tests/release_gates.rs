@@ -269,6 +269,31 @@ fn the_record_is_never_overridden() {
 }
 
 #[test]
+fn an_old_record_is_not_what_was_released_already() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    let head = repo.git(["rev-parse", "HEAD"]).ok();
+    let asked: [&[&str]; 3] = [
+        &["release", "churn"],
+        &["release", "churn", "--minor", "--json"],
+        &["release", "churn", "1.0.0", "--override", "because"],
+    ];
+    let all = |why: &str| asked.map(|args| repo.model(args).fails(3, why));
+    repo.write("src/pre.py", "print('two')\n");
+    all("churn@v1.0.0: what is here is not what was released: committed: declared files differ");
+    repo.git(["commit", "-q", "-a", "--no-verify", "-m", "code"]).ok();
+    all("recorded: code: src/pre.py changed since it was recorded");
+    // Of the very commit that was released it is true, whatever is checked out.
+    repo.model(["release", "churn", "--commit", head.trim()])
+        .says("this very model is released already")
+        .ok();
+    repo.git(["reset", "-q", "--hard", head.trim()]).ok();
+    asked.iter().for_each(|args| drop(repo.model(*args).ok()));
+    assert_eq!(remote_tags(&repo).len(), 1);
+}
+
+#[test]
 fn verdicts_are_json_and_well_formed_junit() {
     let sandbox = Sandbox::new();
     // A name that XML and a terminal would stumble over.

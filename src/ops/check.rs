@@ -215,7 +215,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether the record is of this model, and of these files.
-    fn recorded(&self) -> Result<Verdict> {
+    pub(super) fn recorded(&self) -> Result<Verdict> {
         let (ctx, candidate) = (self.ctx, self.candidate);
         let gate = "recorded";
         if candidate.lineage.model != candidate.model.name.as_str() {

@@ -104,13 +104,22 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             not_kept: None,
             git_remote: registry.remote().map(str::to_owned),
         };
-        if exists {
-            return Ok(report);
-        }
-        let rules = Rules::to_enter(&registry, &candidate)?;
+        // Where nothing is let in, rules that cannot be read are no obstacle.
+        let rules = match exists {
+            true => Rules::to_leave(&registry, &candidate),
+            false => Rules::to_enter(&registry, &candidate)?,
+        };
         let judge = Judge::new(ctx, &registry, &history, &candidate, rules);
         if options.commit.is_none() {
             report.verdicts = judge.committed(ctx)?;
+        }
+        if exists {
+            // What is not recorded would look like what was released before.
+            report.verdicts.push(judge.recorded()?);
+            overrides(&report.verdicts, None)
+                .map_err(|error| error.about(format!("{tag}: what is here is not what was released")))?;
+            report.oid = history.release(&version).map(|release| release.tag.oid.clone());
+            return Ok(report);
         }
         report.verdicts.extend(judge.release()?);
         let overrides = overrides(&report.verdicts, options.override_reason.as_deref())
