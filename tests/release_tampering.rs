@@ -1,7 +1,7 @@
 //! What somebody did to tags or to the store behind everybody's back is named and refused.
 
 use crate::support::models::{
-    WEIGHTS, advance, in_production, payload, pod, published, record, remote_tags, remote_url, train,
+    WEIGHTS, advance, in_production, next, payload, pod, published, record, remote_tags, remote_url, train,
     trusted_clone, weights,
 };
 use crate::support::{Repo, Sandbox, sha256};
@@ -82,6 +82,33 @@ fn a_release_that_was_tagged_again() {
     repo.git(["fetch", "-q", "--tags", "--force"]).ok();
     repo.model(["resolve", "churn@1.0.0", "--offline"]).fails(3, moved);
     nobody_resolves(&sandbox, &repo, "churn#staging", "churn");
+}
+
+#[test]
+fn a_deleted_release_does_not_give_its_version_away() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    next(&repo, 3.0, "0.3", "1.2.0");
+    let remote = sandbox.at("remote.git");
+    remote.git(["tag", "-d", "churn@v1.1.0", "churn@v1.2.0"]).ok();
+    advance(&repo, 4.0, r#"{"auc": 0.4}"#, "four");
+    let tags = remote_tags(&repo);
+    // An event names 1.1.0. Of 1.2.0 only the clone knows that released it.
+    let named = "churn@v1.1.0: this version counts as released already, but churn#staging#2: the release that it names";
+    repo.model(["release", "churn", "1.1.0"])
+        .says("git push REMOTE 'refs/tags/churn@v1.1.0'")
+        .fails(3, named);
+    for args in [&["release", "churn", "1.2.0"][..], &["release", "churn", "--minor"]] {
+        let own = "churn@v1.2.0: this clone has the tag, and origin does not";
+        repo.model(args).says("git push origin 'refs/tags/churn@v1.2.0'").fails(3, own);
+    }
+    assert_eq!(remote_tags(&repo), tags);
+    let clone = trusted_clone(&sandbox, "clone");
+    clone.model(["release", "churn", "1.1.0", "--commit", "HEAD"]).fails(3, named);
+    // What is advised brings it back.
+    repo.git(["push", "-q", "origin", "refs/tags/churn@v1.1.0", "refs/tags/churn@v1.2.0"]).ok();
+    assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.1.0");
+    repo.model(["release", "churn", "--minor"]).says("released churn@v1.3.0").ok();
 }
 
 #[test]

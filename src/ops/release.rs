@@ -87,6 +87,8 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
     let name = candidate.model.name.clone();
     let mut pushed = None;
     for _ in 0..ATTEMPTS {
+        // Looked at first: what the remote lacks then is not what another process published meanwhile.
+        let own = ctx.git.tag_refs(&[format!("{name}@v")])?;
         registry.refresh(&name)?;
         let history = registry.history(&name)?;
         let (version, exists) = choose(&history, &name, &candidate, &options.which)?;
@@ -120,6 +122,13 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
                 .map_err(|error| error.about(format!("{tag}: what is here is not what was released")))?;
             report.oid = history.release(&version).map(|release| release.tag.oid.clone());
             return Ok(report);
+        }
+        if let Some(remote) = registry.remote()
+            && own.iter().any(|(own, _)| *own == report.tag)
+        {
+            return Err(Error::refused(format!("{tag}: this clone has the tag, and {remote} does not"))
+                .hint(format!("if it was released before: git push {remote} 'refs/tags/{tag}'"))
+                .hint(format!("if it never was: git tag -d '{tag}'")));
         }
         report.verdicts.extend(judge.release()?);
         let overrides = overrides(&report.verdicts, options.override_reason.as_deref())
@@ -190,10 +199,7 @@ fn choose(
     };
     match which {
         Which::Exact(version) if is_this(version) => Ok((version.clone(), true)),
-        Which::Exact(version) if history.taken().contains(version) => Err(Error::refused(format!(
-            "{name}@v{version}: this version is released already, with other content"
-        ))
-        .hint("a release never changes; choose another version, or --patch")),
+        Which::Exact(version) if history.taken().contains(version) => Err(taken(history, name, version)),
         Which::Exact(version) => {
             version.check_new(history.taken()).map_err(|error| error.of_kind(Kind::Refused))?;
             Ok((version.clone(), false))
@@ -214,6 +220,20 @@ fn choose(
             }
         }
     }
+}
+
+/// Why a version cannot be given to this model.
+fn taken(history: &History, name: &ModelName, version: &Version) -> Error {
+    let error = match history.findings().iter().find(|finding| finding.concerns(version)) {
+        None => {
+            Error::refused(format!("{name}@v{version}: this version is released already, with other content"))
+        }
+        Some(finding) => Error::refused(format!(
+            "{name}@v{version}: this version counts as released already, but {finding}"
+        ))
+        .hint(finding.remedy()),
+    };
+    error.hint("a release never changes; choose another version, or --patch")
 }
 
 /// Refuses a version whose gates fail; what is passed by a person's word is returned.

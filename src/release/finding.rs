@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::tag::TagName;
+use super::version::Version;
 
 /// One thing that is wrong. It prints as one line, safe for a terminal, that starts with the tag's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,16 @@ impl Finding {
             | Finding::Rewritten { tag }
             | Finding::Moved { tag, .. }
             | Finding::NoRelease { tag, .. } => tag,
+        }
+    }
+
+    /// Whether it is about the release of this version: about its own tag, or what an event says about it.
+    pub fn concerns(&self, version: &Version) -> bool {
+        match self {
+            Finding::Moved { release, .. } | Finding::NoRelease { release: Some(release), .. } => {
+                TagName::parse(release).is_some_and(|tag| tag.version() == Some(version))
+            }
+            _ => self.tag().version() == Some(version),
         }
     }
 
