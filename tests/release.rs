@@ -1,7 +1,9 @@
 //! Releases and stages, with a real git remote: what is released, promoted, rolled back, resolved and written out.
 
 use crate::support::Sandbox;
-use crate::support::models::{RULES, WEIGHTS, declare, next, published, record, remote_tags, train};
+use crate::support::models::{
+    RULES, WEIGHTS, declare, in_production, in_stage, next, published, record, remote_tags, train,
+};
 
 #[test]
 fn a_model_goes_to_production_and_back() {
@@ -216,6 +218,36 @@ fn a_way_back_is_open_when_the_past_or_the_rules_are_broken() {
     let digest = crate::support::sha256(&repo.join(WEIGHTS));
     std::fs::remove_file(sandbox.join("store/objects/sha256").join(&digest[..2]).join(&digest)).unwrap();
     repo.model(["rollback", "churn", "staging", "--to", "1.1.0"]).fails(3, "does not have it");
+}
+
+#[test]
+fn a_way_back_beside_a_canary_says_which_of_the_two_is_bad() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    next(&repo, 3.0, "0.25", "1.2.0");
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    let back = ["rollback", "churn", "staging"];
+    let state = || in_stage(&repo.json(["history", "churn"]), "staging");
+    repo.model(["promote", "churn@1.2.0", "staging", "--traffic", "10"]).ok();
+    let tags = remote_tags(&repo);
+    for _ in 0..2 {
+        repo.model(back)
+            .says("git model outcome churn staging aborted --version 1.2.0 ends the canary, and v1.1.0 stays")
+            .says("git model rollback churn staging --to 1.0.0 takes both out")
+            .fails(3, "churn#staging: v1.2.0 is a canary beside v1.1.0; which one is bad?");
+    }
+    assert_eq!(remote_tags(&repo), tags);
+    repo.model(["outcome", "churn", "staging", "aborted", "--version", "1.2.0"]).ok();
+    assert_eq!((&state()["version"], &state()["canary"]), (&"1.1.0".into(), &serde_json::Value::Null));
+    repo.model(["promote", "churn@1.2.0", "staging", "--traffic", "10"]).ok();
+    repo.model(["rollback", "churn", "staging", "--to", "1.0.0"])
+        .says("v1.1.0 -> v1.0.0 (rollback), the canary v1.2.0 ends")
+        .ok();
+    assert_eq!((&state()["version"], &state()["canary"]), (&"1.0.0".into(), &serde_json::Value::Null));
+    // Nothing was there before: the way out is still no retirement.
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10", "--override", "a test"]).ok();
+    let only = repo.model(["rollback", "churn", "prod"]).says("outcome churn prod aborted --version 1.2.0");
+    only.never_says("retire").fails(3, "v1.2.0 is a canary beside v1.0.0");
 }
 
 #[test]

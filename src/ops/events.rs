@@ -83,6 +83,8 @@ pub struct Report {
     pub version: Option<Version>,
     /// What was in the stage before.
     pub before: Option<Version>,
+    /// The canary that ends with it.
+    pub ended: Option<Version>,
     /// How each gate came out.
     pub verdicts: Vec<Verdict>,
     /// Set when the stage is already as it should be.
@@ -107,6 +109,14 @@ impl Decision<'_> {
     /// Whether it takes a version out of a stage, or only reports: nothing but the truth of the record may stand in the way.
     fn is_leaving(&self) -> bool {
         matches!(self.action, Action::Rollback | Action::Retire | Action::Outcome)
+    }
+
+    /// Whether the canary of this version is none any more, and has not become the stage's version either.
+    fn ends(&self, canary: &Version) -> bool {
+        let is_other = self.release.is_none_or(|release| release.version != *canary);
+        !self.nothing_to_do
+            && is_other
+            && matches!(self.action, Action::Promote | Action::Canary | Action::Rollback | Action::Retire)
     }
 }
 
@@ -169,6 +179,10 @@ fn attempt(
         action: decision.action.clone(),
         version: decision.release.map(|release| release.version.clone()),
         before: current.map(|current| current.version.clone()),
+        ended: current
+            .and_then(|current| current.canary)
+            .map(|canary| canary.version.clone())
+            .filter(|canary| decision.ends(canary)),
         verdicts: Vec::new(),
         nothing_to_do: decision.nothing_to_do,
         lost: 0,
@@ -292,9 +306,12 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
             Ok(Decision { action: Action::Canary, release: Some(release), nothing_to_do: there })
         }
         What::Rollback { to } => {
-            let version = match to {
-                Some(wanted) => typed(wanted)?.version.clone(),
-                None => history.rollback_target(stage).cloned().ok_or_else(|| {
+            let version = match (to, current.and_then(|current| Some((current.version, current.canary?)))) {
+                (Some(wanted), _) => typed(wanted)?.version.clone(),
+                (None, Some((version, canary))) => {
+                    return Err(which_of_two(history, options, version, canary.version));
+                }
+                (None, None) => history.rollback_target(stage).cloned().ok_or_else(|| {
                     Error::refused(format!("{name}#{stage}: no version before was good in this stage"))
                         .hint("git model retire empties the stage; --to names a version that was in it")
                 })?,
@@ -351,6 +368,21 @@ fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
         passed_over.push(error);
     }
     Ok(passed_over)
+}
+
+/// Refuses a rollback that does not say which of two versions is the bad one: it would take out the one that may be good.
+fn which_of_two(history: &History, options: &Options, version: &Version, canary: &Version) -> Error {
+    let (name, stage) = (&options.name, &options.stage);
+    let error = Error::refused(format!(
+        "{name}#{stage}: v{canary} is a canary beside v{version}; which one is bad?"
+    ))
+    .hint(format!(
+        "git model outcome {name} {stage} aborted --version {canary} ends the canary, and v{version} stays"
+    ));
+    match history.rollback_target(stage) {
+        Some(before) => error.hint(format!("git model rollback {name} {stage} --to {before} takes both out")),
+        None => error,
+    }
 }
 
 fn nothing_there(name: &ModelName, stage: &StageName) -> Error {

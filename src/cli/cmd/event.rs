@@ -256,9 +256,10 @@ fn say(ui: &Ui, report: &Report, options: &Options) {
         Action::Outcome => format!("{version}: outcome recorded"),
         other => other.as_str().to_owned(),
     };
+    let ended = report.ended.as_ref().map(|ended| format!(", the canary v{ended} ends")).unwrap_or_default();
     let would = if options.dry_run { "would be: " } else { "" };
     let place = report.git_remote.as_deref().map(|remote| format!(" on {remote}")).unwrap_or_default();
-    ui.say(format!("{name}#{stage}: {would}{did} ({}{place})", report.tag));
+    ui.say(format!("{name}#{stage}: {would}{did}{ended} ({}{place})", report.tag));
 }
 
 fn to_json(report: &Report, options: &Options) -> serde_json::Value {
@@ -270,6 +271,7 @@ fn to_json(report: &Report, options: &Options) -> serde_json::Value {
         "action": report.action.as_str(),
         "version": report.version,
         "before": report.before,
+        "canary_ended": report.ended,
         "verdicts": report.verdicts,
         "nothing_to_do": report.nothing_to_do,
         "lost_races": report.lost,
