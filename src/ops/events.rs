@@ -133,12 +133,27 @@ struct Judged {
 /// Does what the options say.
 pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
     let registry = Registry::open(ctx)?;
+    let leaves_what_is_there = matches!(options.what, What::Rollback { to: None });
+    let (mut options, mut seen) = (options.clone(), None);
     for lost in 0..ATTEMPTS {
         registry.refresh(&options.name)?;
         let history = registry.history(&options.name)?;
-        let passed_over = doubts(&history, options)?;
-        let decision = decide(&history, options)?;
-        let (mut report, published) = attempt(ctx, &registry, &history, options, &decision)?;
+        let passed_over = doubts(&history, &options)?;
+        let decision = decide(&history, &options)?;
+        let there = versions_in(&history, &options.stage);
+        let changed = *seen.get_or_insert_with(|| there.clone()) != there;
+        if leaves_what_is_there && changed && !decision.nothing_to_do {
+            return Err(Error::new(format!(
+                "{}#{}: somebody else put another version there meanwhile",
+                options.name, options.stage
+            ))
+            .of_kind(Kind::Race)
+            .hint(
+                "nothing was changed; look at git model history, and whether it is still to be rolled back",
+            ));
+        }
+        settle(&mut options.what, &decision);
+        let (mut report, published) = attempt(ctx, &registry, &history, &options, &decision)?;
         report.warnings.extend(passed_over);
         match published {
             None => return Ok(Report { lost, ..report }),
@@ -160,6 +175,24 @@ pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
     ))
     .of_kind(Kind::Race)
     .hint("nothing was changed; look at git model history and run it again"))
+}
+
+/// The version in a stage, and the canary beside it.
+fn versions_in(history: &History, stage: &StageName) -> (Option<Version>, Option<Version>) {
+    let current = history.current(stage);
+    let canary = current.and_then(|current| current.canary);
+    (current.map(|current| current.version.clone()), canary.map(|canary| canary.version.clone()))
+}
+
+/// Names the version that was decided on where none was typed. Decided anew after a lost race, it would be the one before, or
+/// the one that stays.
+fn settle(what: &mut What, decision: &Decision<'_>) {
+    let version = decision.release.map(|release| Wanted::Exact(release.version.clone()));
+    match what {
+        What::Rollback { to } => *to = version,
+        What::Outcome { of, .. } => *of = version,
+        _ => {}
+    }
 }
 
 fn attempt(
@@ -336,11 +369,30 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
         What::Approve { wanted } => {
             Ok(Decision { action: Action::Approve, release: Some(typed(wanted)?), nothing_to_do: false })
         }
-        What::Outcome { of, .. } => {
+        What::Outcome { outcome, of } => {
+            let of = of.as_ref().map(typed).transpose()?;
+            if let Some(release) = reported(history, stage, *outcome)
+                && of.is_none_or(|of| of.version == release.version)
+            {
+                return Ok(Decision { action: Action::Outcome, release: Some(release), nothing_to_do: true });
+            }
             let current = current.ok_or_else(|| nothing_there(name, stage))?;
-            let newest = current.canary.map_or(current.version, |canary| canary.version).clone();
-            let wanted = of.clone().unwrap_or(Wanted::Exact(newest));
-            let release = typed(&wanted)?;
+            // A report that comes late is about the version that was rolled back from.
+            let is_back = current.canary.is_none() && current.since.action == Action::Rollback;
+            if of.is_none() && is_back && *outcome == Outcome::Aborted {
+                return Err(Error::refused(format!(
+                    "{name}#{stage}: v{} is there by a rollback; was its own rollout aborted?",
+                    current.version
+                ))
+                .hint("--version names the one that was"));
+            }
+            let release = match of {
+                Some(release) => release,
+                None => {
+                    let newest = current.canary.map_or(current.version, |canary| canary.version);
+                    typed(&Wanted::Exact(newest.clone()))?
+                }
+            };
             let in_stage = *current.version == release.version
                 || current.canary.is_some_and(|canary| *canary.version == release.version);
             if !in_stage {
@@ -368,6 +420,14 @@ fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
         passed_over.push(error);
     }
     Ok(passed_over)
+}
+
+/// The release that a stage's newest event reports this outcome of. Controllers send a report again, and where it took a canary
+/// out, the same words would be about the version that stays. Approvals are about what may come later.
+fn reported<'h>(history: &'h History, stage: &StageName, outcome: Outcome) -> Option<&'h Release> {
+    let newest = history.events(stage).iter().rfind(|event| event.action != Action::Approve)?;
+    let same = newest.payload()?.outcome == Some(outcome);
+    history.release(newest.version.as_ref().filter(|_| same)?)
 }
 
 /// Refuses a rollback that does not say which of two versions is the bad one: it would take out the one that may be good.

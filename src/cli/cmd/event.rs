@@ -239,7 +239,11 @@ fn say(ui: &Ui, report: &Report, options: &Options) {
     let version = report.version.as_ref().map(|version| format!("v{version}")).unwrap_or_default();
     let before = report.before.as_ref().map_or("empty".to_owned(), |version| format!("v{version}"));
     if report.nothing_to_do {
-        ui.say(format!("{name}#{stage}: nothing to do, it is {before} already"));
+        let there = match report.action {
+            Action::Outcome => format!("that is recorded of {version} already"),
+            _ => format!("it is {before} already"),
+        };
+        ui.say(format!("{name}#{stage}: nothing to do, {there}"));
         return;
     }
     for verdict in
