@@ -112,6 +112,37 @@ fn a_deleted_release_does_not_give_its_version_away() {
 }
 
 #[test]
+fn ways_out_of_a_version_whose_tag_is_gone_or_moved() {
+    for spoil in ["git tag -d churn@v1.2.0", "git tag -f -a -m moved churn@v1.2.0 churn@v1.1.0^{commit}"] {
+        let sandbox = Sandbox::new();
+        let repo = released(&sandbox);
+        next(&repo, 3.0, "0.3", "1.2.0");
+        repo.model(["promote", "churn@1.2.0", "staging"]).ok();
+        let remote = sandbox.at("remote.git");
+        remote.sh(spoil).ok();
+        repo.git(["tag", "-d", "churn@v1.2.0"]).ok();
+        // What is to be promoted waits, and so does a way back that nobody named; it says how to.
+        repo.model(["promote", "churn@1.0.0", "staging"]).fails(3, "churn@v1.2.0");
+        repo.model(["rollback", "churn", "staging"])
+            .says("git model rollback churn staging --to 1.1.0 passes over it")
+            .fails(3, "churn#staging: churn#staging#3: ");
+        let back = repo.model(["rollback", "churn", "staging", "--to", "1.1.0"]);
+        back.says("warning: churn#staging: churn#staging#3: ").says("v1.2.0 -> v1.1.0 (rollback)").ok();
+        assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.1.0");
+        // A finding about neither of the two that matter is none of this one's business.
+        repo.model(["rollback", "churn", "staging"]).says("v1.1.0 -> v1.0.0 (rollback)").ok();
+        repo.model(["rollback", "churn", "staging", "--to", "1.2.0"]).fails(3, "churn@v1.2.0");
+        // Without anything to go back to, the stage can at least be emptied.
+        remote.git(["tag", "-d", "churn@v1.0.0"]).ok();
+        repo.model(["rollback", "churn", "prod"]).fails(3, "churn#prod: churn#prod#1: ");
+        for said in ["v1.0.0 -> empty", "nothing to do, it is empty already"] {
+            repo.model(["retire", "churn", "prod"]).says(said).ok();
+        }
+        repo.model(["resolve", "churn#prod"]).fails(3, "nothing is in this stage");
+    }
+}
+
+#[test]
 fn an_edited_release() {
     let sandbox = Sandbox::new();
     let repo = released(&sandbox);

@@ -11,8 +11,8 @@ use super::release::overrides;
 use crate::error::{Error, Kind, Result};
 use crate::gates::Verdict;
 use crate::release::{
-    Action, EventPayload, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version, Wanted,
-    format_event,
+    Action, EventPayload, Finding, History, ModelName, Outcome, Policy, Release, StageName, TagName, Version,
+    Wanted, format_event,
 };
 
 /// How often a lost race is run again.
@@ -225,11 +225,21 @@ fn attempt(
     if decision.nothing_to_do {
         return Ok((report, None));
     }
-    // An empty stage has no release to point at; then the version that leaves it is what the event is about.
-    let leaves = current.and_then(|current| history.release(current.version));
-    let about = decision.release.or(leaves).ok_or_else(|| nothing_there(name, stage))?;
-    let candidate = Candidate::of_release(registry.ctx(), about)?;
-    let judged = judge(registry, history, &candidate, about, options, decision)?;
+    // A stage that becomes empty has no release to point at: the event is about the commit of what leaves it, whatever became
+    // of that one's tag.
+    let mirror = registry.ctx();
+    let (target, candidate) = match (decision.release, current) {
+        (Some(release), _) => {
+            (mirror.git.parse_id(&release.tag.target)?, Candidate::of_release(mirror, release)?)
+        }
+        (None, Some(current)) => {
+            let commit = mirror.git.parse_id(&current.since.tag.target)?;
+            let candidate = Candidate::load(mirror, Some(name.as_str()), &commit)?;
+            (commit, candidate)
+        }
+        (None, None) => return Err(nothing_there(name, stage)),
+    };
+    let judged = judge(registry, history, &candidate, options, decision)?;
     let overrides = overrides(&judged.verdicts, options.override_reason.as_deref())
         .map_err(|error| error.about(format!("{name}#{stage}: refused")))?;
     report.verdicts = judged.verdicts;
@@ -260,8 +270,7 @@ fn attempt(
     if options.dry_run {
         return Ok((report, None));
     }
-    let target = registry.ctx().git.parse_id(&about.tag.target)?;
-    let maker = if registry.remote().is_some() { &registry.ctx().git } else { &ctx.git };
+    let maker = if registry.remote().is_some() { &mirror.git } else { &ctx.git };
     let published = registry.publish(maker, &tag, &target, &message, options.sign || judged.must_sign)?;
     Ok((report, Some(published)))
 }
@@ -272,7 +281,6 @@ fn judge(
     registry: &Registry<'_>,
     history: &History,
     candidate: &Candidate,
-    release: &Release,
     options: &Options,
     decision: &Decision<'_>,
 ) -> Result<Judged> {
@@ -288,13 +296,13 @@ fn judge(
         false => rules.stage(&options.stage)?.signed,
     };
     let judge = Judge::new(registry.ctx(), registry, history, candidate, rules);
-    match decision.action {
-        Action::Promote | Action::Canary => {
+    match (&decision.action, decision.release) {
+        (Action::Promote | Action::Canary, Some(release)) => {
             judged.verdicts = judge.release()?;
             judged.verdicts.push(judge.stored(Some(release), false)?);
             judged.verdicts.extend(judge.stage(&options.stage, Some(release))?);
         }
-        Action::Rollback => {
+        (Action::Rollback, Some(release)) => {
             judged.verdicts.push(judge.stored_if_told(release));
             if judged.must_sign {
                 judged.verdicts.push(judge.signed(release)?);
@@ -406,20 +414,46 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
     }
 }
 
-/// Refuses to add to a stage whose record is broken. A way back is open all the same when only the past is incomplete; what is
-/// wrong with it is returned.
+/// Refuses to add to a stage whose record is broken. Ways out that this does not touch are open all the same; what is wrong is
+/// returned.
 fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
     let (name, stage) = (&options.name, &options.stage);
-    let way_back = matches!(options.what, What::Rollback { .. });
     let mut passed_over = Vec::new();
     for finding in history.findings().iter().filter(|finding| finding.tag().stage() == Some(stage)) {
         let error = Error::refused(format!("{name}#{stage}: {finding}")).hint(finding.remedy());
-        if !(way_back && finding.is_about_the_past()) {
-            return Err(error.hint("git model history shows all; nothing is added before that is settled"));
+        if !is_passed_over(history, options, finding) {
+            let error = error.hint("git model history shows all; nothing is added before that is settled");
+            return Err(match (&options.what, history.rollback_target(stage)) {
+                (What::Rollback { to: None }, Some(version))
+                    if finding.is_about_a_release() && !finding.concerns(version) =>
+                {
+                    error.hint(format!("git model rollback {name} {stage} --to {version} passes over it"))
+                }
+                _ => error,
+            });
         }
         passed_over.push(error);
     }
     Ok(passed_over)
+}
+
+/// Whether a finding says nothing about the version that a stage goes back to, nor, where that was not named, about the one that
+/// it leaves. A stage that becomes empty holds no version that could be the wrong one.
+fn is_passed_over(history: &History, options: &Options, finding: &Finding) -> bool {
+    let stage = &options.stage;
+    let matter: Vec<&Version> = match &options.what {
+        What::Rollback { .. } if finding.is_about_the_past() => return true,
+        What::Rollback { to: Some(to) } => {
+            history.find(to).map(|release| &release.version).into_iter().collect()
+        }
+        What::Rollback { to: None } => {
+            let current = history.current(stage).map(|current| current.version);
+            current.into_iter().chain(history.rollback_target(stage)).collect()
+        }
+        What::Retire => Vec::new(),
+        _ => return false,
+    };
+    finding.is_about_a_release() && !matter.iter().any(|version| finding.concerns(version))
 }
 
 /// The release that a stage's newest event reports this outcome of. Controllers send a report again, and where it took a canary

@@ -122,6 +122,11 @@ impl Finding {
         }
     }
 
+    /// Whether an event and the release that it names do not agree: what happened holds, and which version is what is in doubt.
+    pub fn is_about_a_release(&self) -> bool {
+        matches!(self, Finding::Moved { .. } | Finding::NoRelease { .. })
+    }
+
     /// Whether only the past is incomplete: what the newest events say holds all the same.
     pub fn is_about_the_past(&self) -> bool {
         matches!(self, Finding::Gap { .. } | Finding::Rewritten { .. })
