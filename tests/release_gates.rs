@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::models::{
     LINEAGE, RULES, WEIGHTS, advance, bare, churn, connect, declare, next, payload, published,
-    published_with, record, remote_tags, rule, train, trusted_clone, verdict,
+    published_with, record, remote_tags, rule, train, trusted_clone, verdict, weights,
 };
 use crate::support::{Repo, Sandbox};
 
@@ -291,6 +291,33 @@ fn an_old_record_is_not_what_was_released_already() {
     repo.git(["reset", "-q", "--hard", head.trim()]).ok();
     asked.iter().for_each(|args| drop(repo.model(*args).ok()));
     assert_eq!(remote_tags(&repo).len(), 1);
+}
+
+#[test]
+fn content_that_is_not_what_is_committed_is_not_released() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    for (path, bytes) in [(WEIGHTS, weights(7.0)), ("data/rows.csv", b"8,8\n".to_vec())] {
+        let before = repo.read(path);
+        repo.write(path, bytes);
+        let artifact = path.strip_suffix("/rows.csv").unwrap_or(path);
+        let why = format!("{artifact}: its content is not what is committed (1 artifact)");
+        repo.model(["check", "churn"]).says(&why).fails(3, "1 gate refused");
+        repo.model(["release", "churn", "1.0.0", "--override", "x"]).fails(3, &format!("committed: {why}"));
+        repo.write(path, before);
+        repo.model(["check", "churn"]).ok();
+    }
+    // An older version's that was not brought up to date, either.
+    let old = repo.read(WEIGHTS);
+    let head = repo.git(["rev-parse", "HEAD"]).ok();
+    advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
+    repo.git(["-c", "core.hooksPath=/dev/null", "reset", "-q", "--hard", head.trim()]).ok();
+    assert_ne!(repo.read(WEIGHTS), old);
+    repo.model(["release", "churn", "1.0.0"]).fails(3, "m/weights.safetensors: its content is not");
+    // Neither CI, which has no content at all, nor a release of another commit is held up.
+    repo.model(["release", "churn", "1.0.0", "--commit", "HEAD"]).ok();
+    trusted_clone(&sandbox, "ci").model(["release", "churn", "1.1.0"]).ok();
+    assert_eq!(remote_tags(&repo).len(), 2);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::declared;
 use super::models::Place;
@@ -11,6 +10,8 @@ use super::policy::Rules;
 use super::push;
 use super::registry::{self, Registry};
 use super::remotes::{self, Purpose};
+use super::status;
+use super::{Ctx, Selection};
 use crate::error::{Error, Result};
 use crate::gates::{self, Outcome, Verdict};
 use crate::git::Oid;
@@ -147,20 +148,39 @@ impl<'a> Judge<'a> {
         paths.extend(self.candidate.papers.iter().map(|(path, _)| path.clone()));
         let clean = !ctx.git.differs_from(&self.candidate.commit, &paths)?;
         let unknown = declared::untracked_inside(ctx, &self.candidate.model)?;
-        let verdict = match clean {
-            true if !unknown.is_empty() => {
-                let first = human::escape(unknown[0].as_str());
-                let many = human::count(unknown.len() as u64, "file");
-                let said =
-                    format!("{first}: in a declared directory, and not in git ({many}); commit or ignore it");
-                Verdict::fail("committed", said)
-            }
-            true => Verdict::pass("committed", "every declared file is as it is committed"),
-            false => {
-                Verdict::fail("committed", "declared files differ from the commit; commit or stash them")
-            }
+        let changed = self.changed_artifacts(ctx)?;
+        let about = |paths: &[RepoPath], one: &str| {
+            (human::escape(paths[0].as_str()), human::count(paths.len() as u64, one))
+        };
+        let gate = "committed";
+        let verdict = if !clean {
+            Verdict::fail(gate, "declared files differ from the commit; commit or stash them")
+        } else if !unknown.is_empty() {
+            let (first, many) = about(&unknown, "file");
+            let said =
+                format!("{first}: in a declared directory, and not in git ({many}); commit or ignore it");
+            Verdict::fail(gate, said)
+        } else if !changed.is_empty() {
+            let (first, many) = about(&changed, "artifact");
+            let said =
+                format!("{first}: its content is not what is committed ({many}); git model status shows all");
+            Verdict::fail(gate, said)
+        } else {
+            Verdict::pass(gate, "every declared file is as it is committed")
         };
         Ok(vec![verdict.of_integrity()])
+    }
+
+    /// Declared artifacts whose content here is not the version's. CI needs none of it, so what is not here is none of them.
+    fn changed_artifacts(&self, ctx: &Ctx) -> Result<Vec<RepoPath>> {
+        let place = Place::Commit(&self.candidate.commit);
+        // What cannot be looked up is for `recorded` to say.
+        let declared = declared::look_up(ctx, &self.candidate.model, place, &Role::ALL).unwrap_or_default();
+        if declared.artifacts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = declared.artifacts.into_iter().map(|(path, _)| path).collect();
+        status::changed(ctx, &Selection::of(paths))
     }
 
     /// What any release must pass, but for its bytes being in the store.
