@@ -271,7 +271,8 @@ fn attempt(
         return Ok((report, None));
     }
     let maker = if registry.remote().is_some() { &mirror.git } else { &ctx.git };
-    let published = registry.publish(maker, &tag, &target, &message, options.sign || judged.must_sign)?;
+    let sign = (options.sign || judged.must_sign).then_some(true);
+    let published = registry.publish(maker, &tag, &target, &message, sign)?;
     Ok((report, Some(published)))
 }
 

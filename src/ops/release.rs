@@ -44,7 +44,8 @@ pub struct Options {
     pub which: Which,
     /// The commit; HEAD if not given.
     pub commit: Option<String>,
-    /// Whether to sign the tag; if not given, it is signed when a stage of the model asks for signed releases.
+    /// Whether to sign the tag; if not given, it is signed when a stage of the model asks for signed releases, or git's
+    /// configuration does.
     pub sign: Option<bool>,
     /// Why gates that fail are passed all the same.
     pub override_reason: Option<String>,
@@ -160,10 +161,10 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             report.pushed = pushed;
             return Ok(report);
         }
-        let sign = options.sign.unwrap_or_else(|| judge.rules.any_signed());
+        let sign = options.sign.or_else(|| judge.rules.any_signed().then_some(true));
         let published =
             registry.publish(&ctx.git, &tag, &commit, &message, sign).map_err(|error| {
-                match sign && options.sign.is_none() {
+                match sign.is_some() && options.sign.is_none() {
                     true => {
                         error.hint("a stage takes signed releases only; --no-sign releases for the others")
                     }

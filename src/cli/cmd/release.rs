@@ -36,7 +36,7 @@ pub(crate) struct ReleaseArgs {
     /// Sign the tag as git is configured to (GPG, SSH or X.509); the default where a stage takes signed releases only
     #[arg(long, short)]
     sign: bool,
-    /// Do not sign the tag; stages that take signed releases only will refuse it
+    /// Do not sign the tag, whatever tag.gpgSign says; stages that take signed releases only will refuse it
     #[arg(long, conflicts_with = "sign")]
     no_sign: bool,
     /// Pass gates of the policy that refuse, for this reason; it is recorded in the tag
