@@ -112,6 +112,24 @@ fn a_deleted_release_does_not_give_its_version_away() {
 }
 
 #[test]
+fn a_way_back_that_is_not_found_for_a_deleted_event() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    sandbox.at("remote.git").git(["tag", "-d", "churn#staging#1"]).ok();
+    for (to, why) in [
+        (&[][..], "churn#staging: no version before was good in this stage"),
+        (&["--to", "1.0.0"], "churn#staging: no event says that v1.0.0 was in this stage"),
+    ] {
+        repo.model(["rollback", "churn", "staging"].iter().chain(to))
+            .says("hint: churn#staging: churn#staging#2: the event before it is missing")
+            .says("bring it back: git push REMOTE 'refs/tags/churn#staging#1'")
+            .fails(3, why);
+    }
+    repo.git(["push", "-q", "origin", "refs/tags/churn#staging#1"]).ok();
+    repo.model(["rollback", "churn", "staging"]).says("v1.1.0 -> v1.0.0 (rollback)").ok();
+}
+
+#[test]
 fn ways_out_of_a_version_whose_tag_is_gone_or_moved() {
     for spoil in ["git tag -d churn@v1.2.0", "git tag -f -a -m moved churn@v1.2.0 churn@v1.1.0^{commit}"] {
         let sandbox = Sandbox::new();

@@ -139,7 +139,7 @@ pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
         registry.refresh(&options.name)?;
         let history = registry.history(&options.name)?;
         let passed_over = doubts(&history, &options)?;
-        let decision = decide(&history, &options)?;
+        let decision = decide(&history, &options).map_err(|error| with_doubts(error, &passed_over))?;
         let there = versions_in(&history, &options.stage);
         let changed = *seen.get_or_insert_with(|| there.clone()) != there;
         if leaves_what_is_there && changed && !decision.nothing_to_do {
@@ -360,8 +360,10 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
             };
             let release = typed(&Wanted::Exact(version.clone()))?;
             if !history.was_in(stage, &version) {
-                return Err(Error::refused(format!("{name}#{stage}: v{version} was never in this stage"))
-                    .hint(format!("git model promote {name}@v{version} {stage}")));
+                return Err(Error::refused(format!(
+                    "{name}#{stage}: no event says that v{version} was in this stage"
+                ))
+                .hint(format!("git model promote {name}@v{version} {stage}")));
             }
             let there =
                 current.is_some_and(|current| *current.version == version && current.canary.is_none());
@@ -436,6 +438,13 @@ fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
         passed_over.push(error);
     }
     Ok(passed_over)
+}
+
+/// What is missing from a record can be why nothing else was found in it.
+fn with_doubts(error: Error, doubts: &[Error]) -> Error {
+    let lines =
+        doubts.iter().flat_map(|doubt| std::iter::once(doubt.one_line()).chain(doubt.hints().to_vec()));
+    lines.fold(error, Error::hint)
 }
 
 /// Whether a finding says nothing about the version that a stage goes back to, nor, where that was not named, about the one that
