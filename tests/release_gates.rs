@@ -321,6 +321,34 @@ fn content_that_is_not_what_is_committed_is_not_released() {
 }
 
 #[test]
+fn a_model_without_files_is_none() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.write("bert/model.yaml", "version: 1\nname: bert\n");
+    repo.git(["add", "."]).ok();
+    repo.model(["record", "bert"])
+        .says("warning: bert: no file belongs to it, so it cannot be released")
+        .says("declare its weights in bert/model.yaml")
+        .ok();
+    repo.git(["add", "."]).ok();
+    repo.git(["commit", "-q", "-m", "bert"]).ok();
+    let why = "no file belongs to the model; declare its weights in bert/model.yaml";
+    repo.model(["check", "bert"]).says(why).fails(3, "1 gate refused");
+    repo.model(["release", "bert", "--override", "x"]).fails(3, why);
+    // What is drafted beside a tracked file with the common name has it.
+    repo.write("bert/pytorch_model.bin", "weights");
+    repo.model(["add", "bert/pytorch_model.bin"]).ok();
+    std::fs::remove_file(repo.join("bert/model.yaml")).unwrap();
+    let draft = repo.json(["new", "bert", "--dir", "bert"]);
+    assert_eq!(draft["found"]["weights"], serde_json::json!(["pytorch_model.bin"]));
+    repo.model(["record", "bert"]).never_says("no file belongs").ok();
+    repo.git(["add", "."]).ok();
+    repo.git(["commit", "-q", "-m", "weights"]).ok();
+    repo.git(["push", "-q", "origin", "main"]).ok();
+    repo.model(["release", "bert"]).says("released bert@v0.1.0").ok();
+}
+
+#[test]
 fn verdicts_are_json_and_well_formed_junit() {
     let sandbox = Sandbox::new();
     // A name that XML and a terminal would stumble over.

@@ -242,6 +242,11 @@ impl<'a> Judge<'a> {
             let said = format!("lineage.yaml is of the model `{}`", human::escape(&candidate.lineage.model));
             return Ok(Verdict::fail(gate, said).of_integrity());
         }
+        if !candidate.files.iter().any(|file| file.role.is_of_the_model()) {
+            let path = human::escape(candidate.model.path.as_str());
+            let said = format!("no file belongs to the model; declare its weights in {path}, and record");
+            return Ok(Verdict::fail(gate, said).of_integrity());
+        }
         let place = Place::Commit(&candidate.commit);
         let declared = match declared::look_up(ctx, &candidate.model, place, &Role::ALL) {
             Ok(declared) => declared,
