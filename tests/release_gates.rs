@@ -349,6 +349,31 @@ fn a_model_without_files_is_none() {
 }
 
 #[test]
+fn names_that_differ_in_letter_case_only_get_no_tag() {
+    let sandbox = Sandbox::new();
+    let repo = published_with(&sandbox, "stages: {qa: {}, prod: {}}\n");
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "qa"]).ok();
+    let tags = remote_tags(&repo);
+    // A stage beside another one, in the rules and as the only one of a later rule.
+    declare(&repo, "", "stages: {qa: {}, QA: {}}\n");
+    let both = "m/model.yaml:10: stages `QA` and `qa` differ in letter case only";
+    repo.model(["record", "churn"]).fails(1, both);
+    rule(&repo, "stages: {QA: {}, prod: {}}\n");
+    repo.model(["promote", "churn@1.0.0", "QA"]).fails(3, "churn#QA: churn#qa differs in letter case only");
+    repo.model(["retire", "churn", "qa", "--dry-run"]).says("would be").ok();
+    // A model that is called otherwise now, and one in a folder; also without a remote.
+    repo.write("m/model.yaml", repo.text("m/model.yaml").replace("name: churn", "name: Churn"));
+    repo.model(["record", "Churn"]).ok();
+    repo.git(["commit", "-q", "-a", "-m", "renamed"]).ok();
+    let why = "Churn: there is churn#qa#1, whose name differs in letter case only";
+    repo.model(["release", "Churn"]).says("call the model churn").fails(3, why);
+    assert_eq!(remote_tags(&repo), tags);
+    repo.git(["remote", "remove", "origin"]).ok();
+    repo.model(["release", "Churn"]).fails(3, why);
+}
+
+#[test]
 fn verdicts_are_json_and_well_formed_junit() {
     let sandbox = Sandbox::new();
     // A name that XML and a terminal would stumble over.

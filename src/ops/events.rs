@@ -421,6 +421,13 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
 /// returned.
 fn doubts(history: &History, options: &Options) -> Result<Vec<Error>> {
     let (name, stage) = (&options.name, &options.stage);
+    let is_spelled_so = |other: &&StageName| other.as_str().eq_ignore_ascii_case(stage.as_str());
+    if history.stages().all(|other| other != stage)
+        && let Some(other) = history.stages().find(is_spelled_so)
+    {
+        return Err(Error::refused(format!("{name}#{stage}: {name}#{other} differs in letter case only"))
+            .hint("give each stage its own name, also ignoring letter case"));
+    }
     let mut passed_over = Vec::new();
     for finding in history.findings().iter().filter(|finding| finding.tag().stage() == Some(stage)) {
         let error = Error::refused(format!("{name}#{stage}: {finding}")).hint(finding.remedy());

@@ -92,6 +92,7 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
         let own = ctx.git.tag_refs(&[format!("{name}@v")])?;
         registry.refresh(&name)?;
         let history = registry.history(&name)?;
+        refuse_other_spelling(&registry, &history, &name)?;
         let (version, exists) = choose(&history, &name, &candidate, &options.which)?;
         let tag = TagName::Release { name: name.clone(), version: version.clone() };
         let mut report = Report {
@@ -185,6 +186,25 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
     Err(Error::new(format!("{name}: others released first, {ATTEMPTS} times in a row"))
         .of_kind(Kind::Race)
         .hint("nothing was changed; run it again"))
+}
+
+/// Refuses the first tag of a model whose name differs from another's in letter case only: file systems that do not tell them
+/// apart take their tags for the same.
+fn refuse_other_spelling(registry: &Registry<'_>, history: &History, name: &ModelName) -> Result<()> {
+    if !history.taken().is_empty() || history.stages().next().is_some() {
+        return Ok(());
+    }
+    // Without a remote, the repository lists its own tags.
+    let listed = registry.ctx().git.list_remote(registry.remote().unwrap_or("."), &[String::new()])?;
+    let tags = listed.tags.keys().filter_map(|tag| TagName::parse(tag));
+    let mut others = tags.filter(|tag| tag.model() != name && tag.model().folded() == name.folded());
+    match others.next() {
+        None => Ok(()),
+        Some(tag) => {
+            Err(Error::refused(format!("{name}: there is {tag}, whose name differs in letter case only"))
+                .hint(format!("call the model {}, or give it a name of its own", tag.model())))
+        }
+    }
 }
 
 /// The version to make, and whether this very model has it already.
