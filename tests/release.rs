@@ -251,6 +251,28 @@ fn a_way_back_beside_a_canary_says_which_of_the_two_is_bad() {
 }
 
 #[test]
+fn what_is_said_is_what_is_the_case() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    let canary = ["promote", "churn@1.1.0", "staging", "--traffic", "10"];
+    repo.model(canary).ok();
+    repo.model(canary).says("churn#staging: nothing to do, v1.1.0 is the canary already").ok();
+    // A stage or a model that nobody ever had is a typing mistake, not one without a way back.
+    for (name, stage) in [("nope", "prod"), ("churn", "prd")] {
+        repo.model(["rollback", name, stage])
+            .says(&format!("hint: git model history {name} --stage {stage}"))
+            .never_says("retire")
+            .fails(3, "nothing is in this stage");
+    }
+    // A tag that is no release has the name all the same.
+    sandbox.at("remote.git").git(["tag", "churn@v1.2.0", "main"]).ok();
+    repo.model(["release", "churn", "1.2.0"])
+        .says("git push --delete REMOTE 'refs/tags/churn@v1.2.0'")
+        .fails(3, "counts as released already, but churn@v1.2.0: a lightweight tag");
+    repo.model(["log", "churn", "-n", "0"]).never_says("no version is committed").ok();
+}
+
+#[test]
 fn check_reads_the_store_when_asked() {
     let sandbox = Sandbox::new();
     let repo = published(&sandbox);

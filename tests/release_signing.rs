@@ -76,6 +76,8 @@ fn a_signed_stage_takes_signed_releases_of_known_signers_only() {
     // The stage's own events are signed, without anybody asking for it.
     repo.model(["promote", "churn@1.1.0", "prod"]).ok();
     assert!(is_signed(&remote, "churn#prod#1") && !is_signed(&remote, "churn#staging#2"));
+    repo.model(["approve", "churn@1.1.0", "prod"]).never_says("does not count").ok();
+    assert!(is_signed(&remote, "churn#prod#2"));
     assert_eq!(payload(&remote, "churn@v1.1.0")["version"], "1.1.0");
     let signature = repo.json(["resolve", "churn#prod"])["signature"].clone();
     assert_eq!(signature, serde_json::json!({"state": "good", "said": "ada@example.com"}));

@@ -309,6 +309,9 @@ fn judge(
                 judged.verdicts.push(judge.signed(release)?);
             }
         }
+        (Action::Approve, _) if !(options.sign || judged.must_sign) => {
+            judged.warnings.push(Error::new("without --sign this approval does not count for a gate"));
+        }
         _ => {}
     }
     judged.policy = Some(judge.rules.policy);
@@ -353,6 +356,7 @@ fn decide<'h>(history: &'h History, options: &Options) -> Result<Decision<'h>> {
                 (None, Some((version, canary))) => {
                     return Err(which_of_two(history, options, version, canary.version));
                 }
+                (None, None) if history.events(stage).is_empty() => return Err(nothing_there(name, stage)),
                 (None, None) => history.rollback_target(stage).cloned().ok_or_else(|| {
                     Error::refused(format!("{name}#{stage}: no version before was good in this stage"))
                         .hint("git model retire empties the stage; --to names a version that was in it")

@@ -166,9 +166,6 @@ pub(super) fn retire(ui: &Ui, ctx: &Ctx, args: &RetireArgs) -> Result<()> {
 
 pub(super) fn approve(ui: &Ui, ctx: &Ctx, args: &ApproveArgs) -> Result<()> {
     let (name, wanted) = release(&args.release)?;
-    if !args.event.sign {
-        ui.warn("without --sign this approval does not count for a gate");
-    }
     happen(ui, ctx, &options(name, &args.stage, What::Approve { wanted }, &args.event)?, &args.event)
 }
 
@@ -240,6 +237,7 @@ fn say(ui: &Ui, report: &Report, options: &Options) {
     let before = report.before.as_ref().map_or("empty".to_owned(), |version| format!("v{version}"));
     if report.nothing_to_do {
         let there = match report.action {
+            Action::Canary => format!("{version} is the canary already"),
             Action::Outcome => format!("that is recorded of {version} already"),
             _ => format!("it is {before} already"),
         };
