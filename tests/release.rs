@@ -273,6 +273,31 @@ fn what_is_said_is_what_is_the_case() {
 }
 
 #[test]
+fn a_program_that_reads_json_is_told_the_same() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    // While the tag is on its way, somebody makes another one of its name in the clone.
+    let hook = sandbox.join("remote.git/hooks/update");
+    let script = format!(
+        "#!/bin/sh\nunset $(git rev-parse --local-env-vars)\ngit -C {} tag churn@v1.0.0\n",
+        repo.path.display()
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let released = repo.model(["release", "churn", "1.0.0", "--json"]);
+    let released =
+        released.says("warning: churn@v1.0.0: published, but this clone's tag is another one").ok();
+    std::fs::remove_file(&hook).unwrap();
+    let released: serde_json::Value = serde_json::from_str(&released).unwrap();
+    assert_eq!(released["tag_oid"], remote_tags(&repo)["churn@v1.0.0"]);
+    let again = repo.json(["release", "churn", "1.0.0"]);
+    assert_eq!((&again["exists"], &again["tag_oid"]), (&true.into(), &released["tag_oid"]));
+    for args in [&["check", "churn", "--stage", "a b"][..], &["promote", "churn@1.0.0", "a b"]] {
+        repo.model(args).fails(2, "a b");
+    }
+}
+
+#[test]
 fn check_reads_the_store_when_asked() {
     let sandbox = Sandbox::new();
     let repo = published(&sandbox);

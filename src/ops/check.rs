@@ -12,7 +12,7 @@ use super::registry::{self, Registry};
 use super::remotes::{self, Purpose};
 use super::status;
 use super::{Ctx, Selection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gates::{self, Outcome, Verdict};
 use crate::git::Oid;
 use crate::git::tags::Signature;
@@ -64,7 +64,8 @@ impl Report {
 
 /// Judges a version.
 pub fn check(ctx: &Ctx, options: &Options) -> Result<Report> {
-    let stage = options.stage.as_deref().map(StageName::parse).transpose()?;
+    let stage = options.stage.as_deref().map(StageName::parse).transpose();
+    let stage = stage.map_err(|error| error.of_kind(Kind::Usage))?;
     let registry = Registry::open(ctx)?;
     let (candidate, release_of, subject) =
         match options.target.as_deref().map(Reference::parse).transpose()? {

@@ -81,6 +81,9 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
         dry_run: args.dry_run,
     };
     let report = release::release(ctx, &options)?;
+    if let Some(error) = &report.not_kept {
+        ui.warn_error(error);
+    }
     if args.json {
         return ui.json("release", to_json(&report, args.dry_run));
     }
@@ -96,9 +99,6 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
     }
     let place =
         report.git_remote.as_deref().map_or("in this repository".to_owned(), |remote| format!("on {remote}"));
-    if let Some(error) = &report.not_kept {
-        ui.warn_error(error);
-    }
     match args.dry_run {
         true => ui.say(format!("would release {} ({}) {place}", report.tag, report.digest.short())),
         false => ui.say(format!("released {} ({}) {place}", report.tag, report.digest.short())),
