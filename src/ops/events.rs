@@ -1,4 +1,5 @@
-//! Stage events: each is one tag whose number is the compare-and-swap token. Whoever loses a race looks again and decides again.
+//! Stage events: each is one tag whose number is the compare-and-swap token. Whoever loses a race looks again and decides
+//! again; only what no version was named for stays what it was at the first look.
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ pub(crate) struct RollbackArgs {
     name: String,
     /// The stage
     stage: String,
-    /// Go back to this version instead
+    /// Go back to this version instead; needed beside a canary
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
     /// Write its manifests into this directory of git model deploy, too
