@@ -354,6 +354,13 @@ fn names_that_differ_in_letter_case_only_get_no_tag() {
     let repo = published_with(&sandbox, "stages: {qa: {}, prod: {}}\n");
     repo.model(["release", "churn", "1.0.0"]).ok();
     repo.model(["promote", "churn@1.0.0", "qa"]).ok();
+    // Where there are two already, as older versions let them be made, the ways out stay open.
+    let (remote, only) = (sandbox.at("remote.git"), "differs from QA in letter case only");
+    remote.sh("git update-ref 'refs/tags/churn#QA#1' $(git rev-parse 'refs/tags/churn#qa#1')").ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "qa"]).fails(3, only);
+    repo.model(["retire", "churn", "qa", "--dry-run"]).says(only).says("would be: v1.0.0 -> empty").ok();
+    remote.git(["tag", "-d", "churn#QA#1"]).ok();
     let tags = remote_tags(&repo);
     // A stage beside another one, in the rules and as the only one of a later rule.
     declare(&repo, "", "stages: {qa: {}, QA: {}}\n");

@@ -465,6 +465,8 @@ fn is_passed_over(history: &History, options: &Options, finding: &Finding) -> bo
     let stage = &options.stage;
     let matter: Vec<&Version> = match &options.what {
         What::Rollback { .. } if finding.is_about_the_past() => return true,
+        // Another stage's name changes nothing about what is in this one.
+        What::Rollback { .. } | What::Retire if matches!(finding, Finding::SameName { .. }) => return true,
         What::Rollback { to: Some(to) } => {
             history.find(to).map(|release| &release.version).into_iter().collect()
         }
