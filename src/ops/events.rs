@@ -133,9 +133,20 @@ struct Judged {
 
 /// Does what the options say.
 pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
+    happen_after(ctx, options, None)
+}
+
+/// Does a rollback that was looked at before: what `looked` found in the stage is what it may take out.
+pub fn roll_back_as_seen(ctx: &Ctx, options: &Options, looked: &Report) -> Result<Report> {
+    // Beside a canary, the version to go back to was named.
+    happen_after(ctx, options, Some((looked.before.clone(), None)))
+}
+
+/// Does what the options say, with what was `seen` in the stage before, if somebody looked.
+fn happen_after(ctx: &Ctx, options: &Options, mut seen: Option<InStage>) -> Result<Report> {
     let registry = Registry::open(ctx)?;
-    let leaves_what_is_there = matches!(options.what, What::Rollback { to: None });
-    let (mut options, mut seen) = (options.clone(), None);
+    let leaves_what_is_there = seen.is_some() || matches!(options.what, What::Rollback { to: None });
+    let mut options = options.clone();
     for lost in 0..ATTEMPTS {
         registry.refresh(&options.name)?;
         let history = registry.history(&options.name)?;
@@ -179,7 +190,9 @@ pub fn happen(ctx: &Ctx, options: &Options) -> Result<Report> {
 }
 
 /// The version in a stage, and the canary beside it.
-fn versions_in(history: &History, stage: &StageName) -> (Option<Version>, Option<Version>) {
+type InStage = (Option<Version>, Option<Version>);
+
+fn versions_in(history: &History, stage: &StageName) -> InStage {
     let current = history.current(stage);
     let canary = current.and_then(|current| current.canary);
     (current.map(|current| current.version.clone()), canary.map(|canary| canary.version.clone()))
