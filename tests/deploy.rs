@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::fake_server::{FakeServer, reply};
-use crate::support::models::{churn, declare, record, train};
+use crate::support::models::{churn, declare, record, train, trusted_clone};
 use crate::support::{Repo, Sandbox, prepared, published};
 
 const SERVER: &str =
@@ -698,6 +698,32 @@ fn a_rollback_writes_event_and_manifests() {
     assert!(
         first.iter().filter(|(name, _)| *name != ".git-model-deploy").all(|(name, text)| now[name] == *text)
     );
+}
+
+#[test]
+fn a_rollback_takes_out_only_the_version_that_its_manifests_were_made_for() {
+    let sandbox = Sandbox::new();
+    let repo = in_prod(&sandbox, &full());
+    repo.model(["deploy", "churn#prod", "--target", "kubernetes", "-o", "../out"]).ok();
+    next(&repo, 2.0, "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "prod"]).ok();
+    repo.model(["deploy", "churn#prod", "-o", "../out"]).ok();
+    next(&repo, 3.0, "1.2.0");
+    let other = trusted_clone(&sandbox, "other");
+    // While the event is on its way, somebody else promotes a good version.
+    let hook = sandbox.join("remote.git/hooks/update");
+    let script = format!(
+        "#!/bin/sh\nrm hooks/update\nunset $(git rev-parse --local-env-vars) GIT_QUARANTINE_PATH\n\
+         cd {} && git-model promote churn@1.2.0 prod >&2\n",
+        other.path.display()
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let before = files(&sandbox.join("out"));
+    repo.model(["rollback", "churn", "prod", "--deploy", "../out"])
+        .fails(4, "somebody else put another version there meanwhile");
+    assert_eq!(files(&sandbox.join("out")), before);
+    assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.2.0");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Releases and stages, with a real git remote: what is released, promoted, rolled back, resolved and written out.
 
 use crate::support::Sandbox;
-use crate::support::models::{RULES, WEIGHTS, declare, next, published, record, remote_tags, train};
+use crate::support::models::{
+    RULES, WEIGHTS, declare, in_production, in_stage, next, published, record, remote_tags, train,
+};
 
 #[test]
 fn a_model_goes_to_production_and_back() {
@@ -216,6 +218,83 @@ fn a_way_back_is_open_when_the_past_or_the_rules_are_broken() {
     let digest = crate::support::sha256(&repo.join(WEIGHTS));
     std::fs::remove_file(sandbox.join("store/objects/sha256").join(&digest[..2]).join(&digest)).unwrap();
     repo.model(["rollback", "churn", "staging", "--to", "1.1.0"]).fails(3, "does not have it");
+}
+
+#[test]
+fn a_way_back_beside_a_canary_says_which_of_the_two_is_bad() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    next(&repo, 3.0, "0.25", "1.2.0");
+    repo.model(["promote", "churn@1.1.0", "staging"]).ok();
+    let back = ["rollback", "churn", "staging"];
+    let state = || in_stage(&repo.json(["history", "churn"]), "staging");
+    repo.model(["promote", "churn@1.2.0", "staging", "--traffic", "10"]).ok();
+    let tags = remote_tags(&repo);
+    for _ in 0..2 {
+        repo.model(back)
+            .says("git model outcome churn staging aborted --version 1.2.0 ends the canary, and v1.1.0 stays")
+            .says("git model rollback churn staging --to 1.0.0 takes both out")
+            .fails(3, "churn#staging: v1.2.0 is a canary beside v1.1.0; which one is bad?");
+    }
+    assert_eq!(remote_tags(&repo), tags);
+    repo.model(["outcome", "churn", "staging", "aborted", "--version", "1.2.0"]).ok();
+    assert_eq!((&state()["version"], &state()["canary"]), (&"1.1.0".into(), &serde_json::Value::Null));
+    repo.model(["promote", "churn@1.2.0", "staging", "--traffic", "10"]).ok();
+    repo.model(["rollback", "churn", "staging", "--to", "1.0.0"])
+        .says("v1.1.0 -> v1.0.0 (rollback), the canary v1.2.0 ends")
+        .ok();
+    assert_eq!((&state()["version"], &state()["canary"]), (&"1.0.0".into(), &serde_json::Value::Null));
+    // Nothing was there before: the way out is still no retirement.
+    repo.model(["promote", "churn@1.2.0", "prod", "--traffic", "10", "--override", "a test"]).ok();
+    let only = repo.model(["rollback", "churn", "prod"]).says("outcome churn prod aborted --version 1.2.0");
+    only.never_says("retire").fails(3, "v1.2.0 is a canary beside v1.0.0");
+}
+
+#[test]
+fn what_is_said_is_what_is_the_case() {
+    let sandbox = Sandbox::new();
+    let repo = in_production(&sandbox);
+    let canary = ["promote", "churn@1.1.0", "staging", "--traffic", "10"];
+    repo.model(canary).ok();
+    repo.model(canary).says("churn#staging: nothing to do, v1.1.0 is the canary already").ok();
+    // A stage or a model that nobody ever had is a typing mistake, not one without a way back.
+    for (name, stage) in [("nope", "prod"), ("churn", "prd")] {
+        repo.model(["rollback", name, stage])
+            .says(&format!("hint: git model history {name} --stage {stage}"))
+            .never_says("retire")
+            .fails(3, "nothing is in this stage");
+    }
+    // A tag that is no release has the name all the same.
+    sandbox.at("remote.git").git(["tag", "churn@v1.2.0", "main"]).ok();
+    repo.model(["release", "churn", "1.2.0"])
+        .says("git push --delete REMOTE 'refs/tags/churn@v1.2.0'")
+        .fails(3, "counts as released already, but churn@v1.2.0: a lightweight tag");
+    repo.model(["log", "churn", "-n", "0"]).never_says("no version is committed").ok();
+}
+
+#[test]
+fn a_program_that_reads_json_is_told_the_same() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    // While the tag is on its way, somebody makes another one of its name in the clone.
+    let hook = sandbox.join("remote.git/hooks/update");
+    let script = format!(
+        "#!/bin/sh\nunset $(git rev-parse --local-env-vars)\ngit -C {} tag churn@v1.0.0\n",
+        repo.path.display()
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let released = repo.model(["release", "churn", "1.0.0", "--json"]);
+    let released =
+        released.says("warning: churn@v1.0.0: published, but this clone's tag is another one").ok();
+    std::fs::remove_file(&hook).unwrap();
+    let released: serde_json::Value = serde_json::from_str(&released).unwrap();
+    assert_eq!(released["tag_oid"], remote_tags(&repo)["churn@v1.0.0"]);
+    let again = repo.json(["release", "churn", "1.0.0"]);
+    assert_eq!((&again["exists"], &again["tag_oid"]), (&true.into(), &released["tag_oid"]));
+    for args in [&["check", "churn", "--stage", "a b"][..], &["promote", "churn@1.0.0", "a b"]] {
+        repo.model(args).fails(2, "a b");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::models::{
     LINEAGE, RULES, WEIGHTS, advance, bare, churn, connect, declare, next, payload, published,
-    published_with, record, remote_tags, rule, train, trusted_clone, verdict,
+    published_with, record, remote_tags, rule, train, trusted_clone, verdict, weights,
 };
 use crate::support::{Repo, Sandbox};
 
@@ -266,6 +266,118 @@ fn the_record_is_never_overridden() {
     repo.git(["commit", "-q", "--no-verify", "-m", "none"]).ok();
     assert_ne!(repo.model(["release", "churn", "1.0.0", "--override", "because"]).code, 0);
     assert!(remote_tags(&repo).is_empty());
+}
+
+#[test]
+fn an_old_record_is_not_what_was_released_already() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    let head = repo.git(["rev-parse", "HEAD"]).ok();
+    let asked: [&[&str]; 3] = [
+        &["release", "churn"],
+        &["release", "churn", "--minor", "--json"],
+        &["release", "churn", "1.0.0", "--override", "because"],
+    ];
+    let all = |why: &str| asked.map(|args| repo.model(args).fails(3, why));
+    repo.write("src/pre.py", "print('two')\n");
+    all("churn@v1.0.0: what is here is not what was released: committed: declared files differ");
+    repo.git(["commit", "-q", "-a", "--no-verify", "-m", "code"]).ok();
+    all("recorded: code: src/pre.py changed since it was recorded");
+    // Of the very commit that was released it is true, whatever is checked out.
+    repo.model(["release", "churn", "--commit", head.trim()])
+        .says("this very model is released already")
+        .ok();
+    repo.git(["reset", "-q", "--hard", head.trim()]).ok();
+    asked.iter().for_each(|args| drop(repo.model(*args).ok()));
+    assert_eq!(remote_tags(&repo).len(), 1);
+}
+
+#[test]
+fn content_that_is_not_what_is_committed_is_not_released() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    for (path, bytes) in [(WEIGHTS, weights(7.0)), ("data/rows.csv", b"8,8\n".to_vec())] {
+        let before = repo.read(path);
+        repo.write(path, bytes);
+        let artifact = path.strip_suffix("/rows.csv").unwrap_or(path);
+        let why = format!("{artifact}: its content is not what is committed (1 artifact)");
+        repo.model(["check", "churn"]).says(&why).fails(3, "1 gate refused");
+        repo.model(["release", "churn", "1.0.0", "--override", "x"]).fails(3, &format!("committed: {why}"));
+        repo.write(path, before);
+        repo.model(["check", "churn"]).ok();
+    }
+    // An older version's that was not brought up to date, either.
+    let old = repo.read(WEIGHTS);
+    let head = repo.git(["rev-parse", "HEAD"]).ok();
+    advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
+    repo.git(["-c", "core.hooksPath=/dev/null", "reset", "-q", "--hard", head.trim()]).ok();
+    assert_ne!(repo.read(WEIGHTS), old);
+    repo.model(["release", "churn", "1.0.0"]).fails(3, "m/weights.safetensors: its content is not");
+    // Neither CI, which has no content at all, nor a release of another commit is held up.
+    repo.model(["release", "churn", "1.0.0", "--commit", "HEAD"]).ok();
+    trusted_clone(&sandbox, "ci").model(["release", "churn", "1.1.0"]).ok();
+    assert_eq!(remote_tags(&repo).len(), 2);
+}
+
+#[test]
+fn a_model_without_files_is_none() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.write("bert/model.yaml", "version: 1\nname: bert\n");
+    repo.git(["add", "."]).ok();
+    repo.model(["record", "bert"])
+        .says("warning: bert: no file belongs to it, so it cannot be released")
+        .says("declare its weights in bert/model.yaml")
+        .ok();
+    repo.git(["add", "."]).ok();
+    repo.git(["commit", "-q", "-m", "bert"]).ok();
+    let why = "no file belongs to the model; declare its weights in bert/model.yaml";
+    repo.model(["check", "bert"]).says(why).fails(3, "1 gate refused");
+    repo.model(["release", "bert", "--override", "x"]).fails(3, why);
+    // What is drafted beside a tracked file with the common name has it.
+    repo.write("bert/pytorch_model.bin", "weights");
+    repo.model(["add", "bert/pytorch_model.bin"]).ok();
+    std::fs::remove_file(repo.join("bert/model.yaml")).unwrap();
+    let draft = repo.json(["new", "bert", "--dir", "bert"]);
+    assert_eq!(draft["found"]["weights"], serde_json::json!(["pytorch_model.bin"]));
+    repo.model(["record", "bert"]).never_says("no file belongs").ok();
+    repo.git(["add", "."]).ok();
+    repo.git(["commit", "-q", "-m", "weights"]).ok();
+    repo.git(["push", "-q", "origin", "main"]).ok();
+    repo.model(["release", "bert"]).says("released bert@v0.1.0").ok();
+}
+
+#[test]
+fn names_that_differ_in_letter_case_only_get_no_tag() {
+    let sandbox = Sandbox::new();
+    let repo = published_with(&sandbox, "stages: {qa: {}, prod: {}}\n");
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "qa"]).ok();
+    // Where there are two already, as older versions let them be made, the ways out stay open.
+    let (remote, only) = (sandbox.at("remote.git"), "differs from QA in letter case only");
+    remote.sh("git update-ref 'refs/tags/churn#QA#1' $(git rev-parse 'refs/tags/churn#qa#1')").ok();
+    next(&repo, 2.0, "0.2", "1.1.0");
+    repo.model(["promote", "churn@1.1.0", "qa"]).fails(3, only);
+    repo.model(["retire", "churn", "qa", "--dry-run"]).says(only).says("would be: v1.0.0 -> empty").ok();
+    remote.git(["tag", "-d", "churn#QA#1"]).ok();
+    let tags = remote_tags(&repo);
+    // A stage beside another one, in the rules and as the only one of a later rule.
+    declare(&repo, "", "stages: {qa: {}, QA: {}}\n");
+    let both = "m/model.yaml:10: stages `QA` and `qa` differ in letter case only";
+    repo.model(["record", "churn"]).fails(1, both);
+    rule(&repo, "stages: {QA: {}, prod: {}}\n");
+    repo.model(["promote", "churn@1.0.0", "QA"]).fails(3, "churn#QA: churn#qa differs in letter case only");
+    repo.model(["retire", "churn", "qa", "--dry-run"]).says("would be").ok();
+    // A model that is called otherwise now, and one in a folder; also without a remote.
+    repo.write("m/model.yaml", repo.text("m/model.yaml").replace("name: churn", "name: Churn"));
+    repo.model(["record", "Churn"]).ok();
+    repo.git(["commit", "-q", "-a", "-m", "renamed"]).ok();
+    let why = "Churn: there is churn#qa#1, whose name differs in letter case only";
+    repo.model(["release", "Churn"]).says("call the model churn").fails(3, why);
+    assert_eq!(remote_tags(&repo), tags);
+    repo.git(["remote", "remove", "origin"]).ok();
+    repo.model(["release", "Churn"]).fails(3, why);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Barrier, Mutex};
 use serde_json::Value;
 
 use crate::support::models::{
-    keeps_only, next, payload, published, record, remote_tags, train, trusted_clone,
+    in_stage, keeps_only, next, payload, published, record, remote_tags, train, trusted_clone,
 };
 use crate::support::{Repo, Sandbox};
 
@@ -144,4 +144,61 @@ fn of_many_that_release_at_once_each_has_its_own_version() {
         keeps_only(clone, &there);
     }
     repo.model(["history", "churn"]).ok();
+}
+
+/// Lets somebody else, in a clone of their own, run a command while the next push is on its way.
+fn first(sandbox: &Sandbox, command: &str) {
+    let clone = sandbox.join("other");
+    if !clone.exists() {
+        trusted_clone(sandbox, "other");
+    }
+    let hook = sandbox.join("remote.git/hooks/update");
+    let script = format!(
+        "#!/bin/sh\nrm hooks/update\nunset $(git rev-parse --local-env-vars) GIT_QUARANTINE_PATH\n\
+         cd {} && {command} --actor other >&2\n",
+        clone.display()
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn whoever_loses_a_race_does_not_take_out_the_next_version() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    for (step, auc, version) in [(2.0, "0.2", "1.1.0"), (3.0, "0.3", "1.2.0")] {
+        next(&repo, step, auc, version);
+        repo.model(["promote", &format!("churn@{version}"), "staging"]).ok();
+    }
+    let events = || remote_tags(&repo).keys().filter(|tag| tag.starts_with("churn#staging#")).count();
+    let state = || {
+        let state = in_stage(&repo.json(["history", "churn"]), "staging");
+        (state["version"].as_str().unwrap().to_owned(), state["canary"].clone(), events())
+    };
+    let nothing = Value::Null;
+    // The other one rolled back to the very version.
+    first(&sandbox, "git-model rollback churn staging");
+    repo.model(["rollback", "churn", "staging"]).says("nothing to do, it is v1.1.0 already").ok();
+    assert_eq!(state(), ("1.1.0".to_owned(), nothing.clone(), 4));
+    // The other one put a good version there.
+    first(&sandbox, "git-model promote churn@1.2.0 staging");
+    repo.model(["rollback", "churn", "staging"]).fails(4, "put another version there meanwhile");
+    assert_eq!(state(), ("1.2.0".to_owned(), nothing.clone(), 5));
+    // A canary that both report as aborted, and that a controller reports once more.
+    repo.model(["promote", "churn@1.1.0", "staging", "--traffic", "10"]).ok();
+    first(&sandbox, "git-model outcome churn staging aborted");
+    for _ in 0..2 {
+        let again = repo.model(["outcome", "churn", "staging", "aborted", "--reason", "p95"]);
+        again.says("nothing to do, that is recorded of v1.1.0 already").ok();
+    }
+    assert_eq!(state(), ("1.2.0".to_owned(), nothing.clone(), 7));
+    // A report that comes after the rollback is not about the version that is back.
+    repo.model(["rollback", "churn", "staging"]).says("v1.2.0 -> v1.0.0").ok();
+    repo.model(["outcome", "churn", "staging", "aborted"])
+        .says("--version")
+        .fails(3, "v1.0.0 is there by a rollback; was its own rollout aborted?");
+    repo.model(["outcome", "churn", "staging", "aborted", "--version", "1.0.0"]).ok();
+    assert_eq!(state(), ("1.0.0".to_owned(), nothing, 9));
 }

@@ -55,8 +55,14 @@ fn a_signed_stage_takes_signed_releases_of_known_signers_only() {
         .model(["release", "churn", "1.0.0"])
         .says("--no-sign releases for the others")
         .fails(1, "git tag");
+    // Whatever git would do by itself.
+    repo.git(["config", "tag.gpgSign", "true"]).ok();
     repo.model(["release", "churn", "1.0.0", "--no-sign"]).ok();
-    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    assert!(!is_signed(&remote, "churn@v1.0.0"));
+    let promote = ["promote", "churn@1.0.0", "staging"];
+    stranger.model(promote).says("hint: git config tag.gpgSign asks for the signature").fails(1, "git tag");
+    repo.git(["config", "--unset", "tag.gpgSign"]).ok();
+    repo.model(promote).ok();
     let unsigned = ["promote", "churn@1.0.0", "prod", "--override", "please"];
     repo.model(unsigned).fails(3, "signed: the release is not signed");
     assert!(!is_signed(&remote, "churn#staging#1"));
@@ -70,6 +76,8 @@ fn a_signed_stage_takes_signed_releases_of_known_signers_only() {
     // The stage's own events are signed, without anybody asking for it.
     repo.model(["promote", "churn@1.1.0", "prod"]).ok();
     assert!(is_signed(&remote, "churn#prod#1") && !is_signed(&remote, "churn#staging#2"));
+    repo.model(["approve", "churn@1.1.0", "prod"]).never_says("does not count").ok();
+    assert!(is_signed(&remote, "churn#prod#2"));
     assert_eq!(payload(&remote, "churn@v1.1.0")["version"], "1.1.0");
     let signature = repo.json(["resolve", "churn#prod"])["signature"].clone();
     assert_eq!(signature, serde_json::json!({"state": "good", "said": "ada@example.com"}));

@@ -1,8 +1,8 @@
 //! What somebody did to tags or to the store behind everybody's back is named and refused.
 
 use crate::support::models::{
-    WEIGHTS, in_production, payload, pod, published, record, remote_tags, remote_url, train, trusted_clone,
-    weights,
+    WEIGHTS, advance, in_production, next, payload, pod, published, record, remote_tags, remote_url, train,
+    trusted_clone, weights,
 };
 use crate::support::{Repo, Sandbox, sha256};
 
@@ -61,6 +61,103 @@ fn a_moved_release() {
     assert_eq!(remote_tags(&repo), tags);
     // The other stage is not concerned: a way back must not depend on it.
     assert_eq!(repo.json(["resolve", "churn#prod"])["version"], "1.0.0");
+}
+
+#[test]
+fn a_release_that_was_tagged_again() {
+    let sandbox = Sandbox::new();
+    let repo = published(&sandbox);
+    repo.model(["release", "churn", "1.0.0"]).ok();
+    repo.model(["promote", "churn@1.0.0", "staging"]).ok();
+    advance(&repo, 2.0, r#"{"auc": 0.2}"#, "two");
+    sandbox.at("remote.git").git(["tag", "-f", "-a", "-m", "moved", "churn@v1.0.0", "main"]).ok();
+    // Nothing is wrong with the tag itself: only the event remembers the one before.
+    let (moved, tags) = ("churn#staging#1: churn@v1.0.0 was moved after this event", remote_tags(&repo));
+    for args in [&["check", "churn@1.0.0"][..], &["check", "churn@1.0.0", "--stage", "prod"]] {
+        repo.model(args).says("git push --force REMOTE 'refs/tags/churn@v1.0.0'").fails(3, moved);
+    }
+    repo.model(["promote", "churn@1.0.0", "prod"]).fails(3, moved);
+    repo.model(["approve", "churn@1.0.0", "prod"]).fails(3, moved);
+    assert_eq!(remote_tags(&repo), tags);
+    repo.git(["fetch", "-q", "--tags", "--force"]).ok();
+    repo.model(["resolve", "churn@1.0.0", "--offline"]).fails(3, moved);
+    nobody_resolves(&sandbox, &repo, "churn#staging", "churn");
+}
+
+#[test]
+fn a_deleted_release_does_not_give_its_version_away() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    next(&repo, 3.0, "0.3", "1.2.0");
+    let remote = sandbox.at("remote.git");
+    remote.git(["tag", "-d", "churn@v1.1.0", "churn@v1.2.0"]).ok();
+    advance(&repo, 4.0, r#"{"auc": 0.4}"#, "four");
+    let tags = remote_tags(&repo);
+    // An event names 1.1.0. Of 1.2.0 only the clone knows that released it.
+    let named = "churn@v1.1.0: this version counts as released already, but churn#staging#2: the release that it names";
+    repo.model(["release", "churn", "1.1.0"])
+        .says("git push REMOTE 'refs/tags/churn@v1.1.0'")
+        .fails(3, named);
+    for args in [&["release", "churn", "1.2.0"][..], &["release", "churn", "--minor"]] {
+        let own = "churn@v1.2.0: this clone has the tag, and origin does not";
+        repo.model(args).says("git push origin 'refs/tags/churn@v1.2.0'").fails(3, own);
+    }
+    assert_eq!(remote_tags(&repo), tags);
+    let clone = trusted_clone(&sandbox, "clone");
+    clone.model(["release", "churn", "1.1.0", "--commit", "HEAD"]).fails(3, named);
+    // What is advised brings it back.
+    repo.git(["push", "-q", "origin", "refs/tags/churn@v1.1.0", "refs/tags/churn@v1.2.0"]).ok();
+    assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.1.0");
+    repo.model(["release", "churn", "--minor"]).says("released churn@v1.3.0").ok();
+}
+
+#[test]
+fn a_way_back_that_is_not_found_for_a_deleted_event() {
+    let sandbox = Sandbox::new();
+    let repo = released(&sandbox);
+    sandbox.at("remote.git").git(["tag", "-d", "churn#staging#1"]).ok();
+    for (to, why) in [
+        (&[][..], "churn#staging: no version before was good in this stage"),
+        (&["--to", "1.0.0"], "churn#staging: no event says that v1.0.0 was in this stage"),
+    ] {
+        repo.model(["rollback", "churn", "staging"].iter().chain(to))
+            .says("hint: churn#staging: churn#staging#2: the event before it is missing")
+            .says("bring it back: git push REMOTE 'refs/tags/churn#staging#1'")
+            .fails(3, why);
+    }
+    repo.git(["push", "-q", "origin", "refs/tags/churn#staging#1"]).ok();
+    repo.model(["rollback", "churn", "staging"]).says("v1.1.0 -> v1.0.0 (rollback)").ok();
+}
+
+#[test]
+fn ways_out_of_a_version_whose_tag_is_gone_or_moved() {
+    for spoil in ["git tag -d churn@v1.2.0", "git tag -f -a -m moved churn@v1.2.0 churn@v1.1.0^{commit}"] {
+        let sandbox = Sandbox::new();
+        let repo = released(&sandbox);
+        next(&repo, 3.0, "0.3", "1.2.0");
+        repo.model(["promote", "churn@1.2.0", "staging"]).ok();
+        let remote = sandbox.at("remote.git");
+        remote.sh(spoil).ok();
+        repo.git(["tag", "-d", "churn@v1.2.0"]).ok();
+        // What is to be promoted waits, and so does a way back that nobody named; it says how to.
+        repo.model(["promote", "churn@1.0.0", "staging"]).fails(3, "churn@v1.2.0");
+        repo.model(["rollback", "churn", "staging"])
+            .says("git model rollback churn staging --to 1.1.0 passes over it")
+            .fails(3, "churn#staging: churn#staging#3: ");
+        let back = repo.model(["rollback", "churn", "staging", "--to", "1.1.0"]);
+        back.says("warning: churn#staging: churn#staging#3: ").says("v1.2.0 -> v1.1.0 (rollback)").ok();
+        assert_eq!(repo.json(["resolve", "churn#staging"])["version"], "1.1.0");
+        // A finding about neither of the two that matter is none of this one's business.
+        repo.model(["rollback", "churn", "staging"]).says("v1.1.0 -> v1.0.0 (rollback)").ok();
+        repo.model(["rollback", "churn", "staging", "--to", "1.2.0"]).fails(3, "churn@v1.2.0");
+        // Without anything to go back to, the stage can at least be emptied.
+        remote.git(["tag", "-d", "churn@v1.0.0"]).ok();
+        repo.model(["rollback", "churn", "prod"]).fails(3, "churn#prod: churn#prod#1: ");
+        for said in ["v1.0.0 -> empty", "nothing to do, it is empty already"] {
+            repo.model(["retire", "churn", "prod"]).says(said).ok();
+        }
+        repo.model(["resolve", "churn#prod"]).fails(3, "nothing is in this stage");
+    }
 }
 
 #[test]

@@ -136,11 +136,11 @@ impl Git {
         Ok(self.common_dir.join("refs/tags").is_dir() && !self.common_dir.join("reftable").exists())
     }
 
-    /// Makes an annotated tag object without any ref, signed when asked, or when the user's `tag.gpgSign` says so.
+    /// Makes an annotated tag object without any ref, signed or not as asked; else when the user's `tag.gpgSign` says so.
     ///
     /// `git tag` alone signs as the user configured it, and it makes a ref. So it runs in an empty repository of its own that
     /// has this one's objects and configuration.
-    pub fn make_tag(&self, name: &str, target: &Oid, message: &str, sign: bool) -> Result<Oid> {
+    pub fn make_tag(&self, name: &str, target: &Oid, message: &str, sign: Option<bool>) -> Result<Oid> {
         let dir = self.common_dir.join("model");
         fsio::create_dir_all(&dir, Durability::Off)?;
         let scratch = tempfile::Builder::new()
@@ -156,14 +156,21 @@ impl Git {
         let here = |child: child::Child| {
             child.alone().env("GIT_DIR", at).env("GIT_OBJECT_DIRECTORY", &self.common_dir.join("objects"))
         };
-        let kind = if sign { "--sign" } else { "--annotate" };
-        let args = ["tag", kind, "--cleanup=verbatim", "--file=-", "--end-of-options", name, target.as_str()];
-        here(child::git(args)).input(message.as_bytes().to_vec()).output().map_err(|error| {
+        let sign_option = sign.map(|sign| if sign { "--sign" } else { "--no-sign" });
+        let tag = child::git(["tag", "--annotate", "--cleanup=verbatim", "--file=-"]).args(sign_option);
+        let tag = tag.args(["--end-of-options", name, target.as_str()]);
+        here(tag).input(message.as_bytes().to_vec()).output().map_err(|error| {
             let text = error.one_line();
             match ["empty ident", "auto-detect", "no email was given"].iter().any(|said| text.contains(said))
             {
                 true => error.hint("git config user.name and user.email say who you are"),
-                false if sign => error.hint("git config user.signingKey and gpg.format say how you sign"),
+                false if sign == Some(true) || text.contains("sign the tag") => {
+                    let error = error.hint("git config user.signingKey and gpg.format say how you sign");
+                    match sign {
+                        None => error.hint("git config tag.gpgSign asks for the signature"),
+                        Some(_) => error,
+                    }
+                }
                 false => error,
             }
         })?;

@@ -435,6 +435,14 @@ impl Checker<'_> {
 
     fn stages(&self, raw: BTreeMap<StageName, RawStage>) -> Result<BTreeMap<StageName, Stage>> {
         let known: BTreeSet<StageName> = raw.keys().cloned().collect();
+        let mut spellings = BTreeMap::new();
+        for name in &known {
+            // Their tags would be one file where letter case does not count.
+            if let Some(other) = spellings.insert(name.as_str().to_ascii_lowercase(), name) {
+                let why = format!("stages `{other}` and `{name}` differ in letter case only");
+                return Err(self.refuse(name.as_str(), &why));
+            }
+        }
         let mut stages = BTreeMap::new();
         for (name, stage) in raw {
             if let Some(from) =

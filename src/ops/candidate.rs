@@ -10,7 +10,7 @@ use crate::id::Digest;
 use crate::lineage::{self, Lineage};
 use crate::model_info;
 use crate::model_yaml::{self, Model};
-use crate::release::{History, ModelName, Release};
+use crate::release::{History, ModelName, Release, Wanted};
 use crate::repo_path::RepoPath;
 
 /// A version at a commit.
@@ -139,30 +139,22 @@ fn tampered(release: &str, why: &str) -> Error {
 pub(super) fn require_release<'h>(
     history: &'h History,
     name: &ModelName,
-    wanted: &crate::release::Wanted,
+    wanted: &Wanted,
     typed: &str,
 ) -> Result<&'h Release> {
-    let release = history.find(wanted).ok_or_else(|| {
-        let damaged = history.findings().iter().find(|finding| concerns(finding.tag(), wanted));
-        match damaged {
-            Some(finding) => {
-                Error::refused(format!("{}: {finding}", human::escape(typed))).hint(finding.remedy())
-            }
-            None => Error::new(format!("{}: there is no such release", human::escape(typed)))
-                .hint(format!("git model history {name} lists the releases")),
-        }
-    })?;
-    match history.findings().iter().find(|finding| finding.tag().version() == Some(&release.version)) {
-        Some(finding) => {
+    let release = history.find(wanted);
+    let version = match (release, wanted) {
+        (Some(release), _) => Some(&release.version),
+        (None, Wanted::Exact(version)) => Some(version),
+        (None, _) => None,
+    };
+    let damaged = |version| history.findings().iter().find(|finding| finding.concerns(version));
+    match (version.and_then(damaged), release) {
+        (Some(finding), _) => {
             Err(Error::refused(format!("{}: {finding}", human::escape(typed))).hint(finding.remedy()))
         }
-        None => Ok(release),
-    }
-}
-
-fn concerns(tag: &crate::release::TagName, wanted: &crate::release::Wanted) -> bool {
-    match wanted {
-        crate::release::Wanted::Exact(version) => tag.version() == Some(version),
-        _ => false,
+        (None, Some(release)) => Ok(release),
+        (None, None) => Err(Error::new(format!("{}: there is no such release", human::escape(typed)))
+            .hint(format!("git model history {name} lists the releases"))),
     }
 }

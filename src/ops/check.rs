@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Ctx;
 use super::candidate::{Candidate, require_release};
 use super::declared;
 use super::models::Place;
@@ -11,7 +10,9 @@ use super::policy::Rules;
 use super::push;
 use super::registry::{self, Registry};
 use super::remotes::{self, Purpose};
-use crate::error::{Error, Result};
+use super::status;
+use super::{Ctx, Selection};
+use crate::error::{Error, Kind, Result};
 use crate::gates::{self, Outcome, Verdict};
 use crate::git::Oid;
 use crate::git::tags::Signature;
@@ -63,7 +64,8 @@ impl Report {
 
 /// Judges a version.
 pub fn check(ctx: &Ctx, options: &Options) -> Result<Report> {
-    let stage = options.stage.as_deref().map(StageName::parse).transpose()?;
+    let stage = options.stage.as_deref().map(StageName::parse).transpose();
+    let stage = stage.map_err(|error| error.of_kind(Kind::Usage))?;
     let registry = Registry::open(ctx)?;
     let (candidate, release_of, subject) =
         match options.target.as_deref().map(Reference::parse).transpose()? {
@@ -147,20 +149,39 @@ impl<'a> Judge<'a> {
         paths.extend(self.candidate.papers.iter().map(|(path, _)| path.clone()));
         let clean = !ctx.git.differs_from(&self.candidate.commit, &paths)?;
         let unknown = declared::untracked_inside(ctx, &self.candidate.model)?;
-        let verdict = match clean {
-            true if !unknown.is_empty() => {
-                let first = human::escape(unknown[0].as_str());
-                let many = human::count(unknown.len() as u64, "file");
-                let said =
-                    format!("{first}: in a declared directory, and not in git ({many}); commit or ignore it");
-                Verdict::fail("committed", said)
-            }
-            true => Verdict::pass("committed", "every declared file is as it is committed"),
-            false => {
-                Verdict::fail("committed", "declared files differ from the commit; commit or stash them")
-            }
+        let changed = self.changed_artifacts(ctx)?;
+        let about = |paths: &[RepoPath], one: &str| {
+            (human::escape(paths[0].as_str()), human::count(paths.len() as u64, one))
+        };
+        let gate = "committed";
+        let verdict = if !clean {
+            Verdict::fail(gate, "declared files differ from the commit; commit or stash them")
+        } else if !unknown.is_empty() {
+            let (first, many) = about(&unknown, "file");
+            let said =
+                format!("{first}: in a declared directory, and not in git ({many}); commit or ignore it");
+            Verdict::fail(gate, said)
+        } else if !changed.is_empty() {
+            let (first, many) = about(&changed, "artifact");
+            let said =
+                format!("{first}: its content is not what is committed ({many}); git model status shows all");
+            Verdict::fail(gate, said)
+        } else {
+            Verdict::pass(gate, "every declared file is as it is committed")
         };
         Ok(vec![verdict.of_integrity()])
+    }
+
+    /// Declared artifacts whose content here is not the version's. CI needs none of it, so what is not here is none of them.
+    fn changed_artifacts(&self, ctx: &Ctx) -> Result<Vec<RepoPath>> {
+        let place = Place::Commit(&self.candidate.commit);
+        // What cannot be looked up is for `recorded` to say.
+        let declared = declared::look_up(ctx, &self.candidate.model, place, &Role::ALL).unwrap_or_default();
+        if declared.artifacts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = declared.artifacts.into_iter().map(|(path, _)| path).collect();
+        status::changed(ctx, &Selection::of(paths))
     }
 
     /// What any release must pass, but for its bytes being in the store.
@@ -215,11 +236,16 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether the record is of this model, and of these files.
-    fn recorded(&self) -> Result<Verdict> {
+    pub(super) fn recorded(&self) -> Result<Verdict> {
         let (ctx, candidate) = (self.ctx, self.candidate);
         let gate = "recorded";
         if candidate.lineage.model != candidate.model.name.as_str() {
             let said = format!("lineage.yaml is of the model `{}`", human::escape(&candidate.lineage.model));
+            return Ok(Verdict::fail(gate, said).of_integrity());
+        }
+        if !candidate.files.iter().any(|file| file.role.is_of_the_model()) {
+            let path = human::escape(candidate.model.path.as_str());
+            let said = format!("no file belongs to the model; declare its weights in {path}, and record");
             return Ok(Verdict::fail(gate, said).of_integrity());
         }
         let place = Place::Commit(&candidate.commit);
@@ -456,13 +482,19 @@ impl<'a> Judge<'a> {
 
     /// The stage, of those that it may come from, that the release is in now, alone or as a canary, and the event that put it there.
     fn stage_before<'r>(&self, rules: &'r Stage, release: &Release) -> Option<(&'r StageName, &Event)> {
+        // Under this version's name, another tag or other content may be what is there.
+        let is_this = |event: &Event| {
+            event.payload().is_none_or(|pinned| {
+                pinned.release_tag.as_ref().is_none_or(|oid| *oid == release.tag.oid)
+                    && pinned.digest.is_none_or(|digest| digest == self.candidate.digest)
+            })
+        };
         rules.promotes_from.iter().find_map(|stage| {
             let current = self.history.current(stage)?;
-            if *current.version == release.version {
-                return Some((stage, current.since));
-            }
-            let canary = current.canary.filter(|canary| *canary.version == release.version)?;
-            Some((stage, canary.since))
+            let canary = current.canary.map(|canary| (canary.version, canary.since));
+            let mut there = [Some((current.version, current.since)), canary].into_iter().flatten();
+            let found = there.find(|(version, event)| **version == release.version && is_this(event));
+            found.map(|(_, event)| (stage, event))
         })
     }
 

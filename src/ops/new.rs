@@ -32,6 +32,8 @@ const WEIGHTS: [&str; 13] = [
     ".joblib",
     ".pkl",
 ];
+/// How tracked files are named that are weights as a rule; elsewhere this may be anything.
+const WEIGHTS_IF_TRACKED: &str = ".bin";
 /// How code around a model is named.
 const CODE: [&str; 8] =
     ["train", "evaluat", "preprocess", "postprocess", "predict", "inference", "serve", "features"];
@@ -107,6 +109,8 @@ fn find(
             Err(_) => {}
         }
     }
+    let is_likely = |path: &&RepoPath| path.name().to_ascii_lowercase().ends_with(WEIGHTS_IF_TRACKED);
+    let likely: Vec<RepoPath> = single.iter().filter(is_likely).cloned().collect();
     files.retain(|path| path.artifact().is_none());
     files.extend(single);
     let is_near = |path: &&RepoPath| dir.is_none_or(|dir| path.is_within(dir));
@@ -116,7 +120,8 @@ fn find(
         words.iter().any(|word| name.contains(word)) && ends.iter().any(|end| name.ends_with(end))
     };
     // Weights, configuration and reports lie beside the declaration; code, locks and data often elsewhere.
-    let weights = files.iter().filter(|path| is_weights(path.as_str())).chain(&weights_dirs).filter(is_near);
+    let weights = files.iter().filter(|path| is_weights(path.as_str()));
+    let weights = weights.chain(&likely).chain(&weights_dirs).filter(is_near);
     let code = files
         .iter()
         .filter(|path| has_words(path, &CODE, &[".py", ".sh", ".rs", ".js", ".ts", ".java", ".go"]));

@@ -185,6 +185,12 @@ pub(super) fn record_model(
     let is_about_these = recorder.seen.is_some();
     let mut warnings = recorder.warnings;
     warnings.extend(not_in_git(&model, &declared));
+    if !lineage.files.keys().any(|role| role.is_of_the_model()) {
+        warnings.push(
+            Error::new(format!("{}: no file belongs to it, so it cannot be released", model.name))
+                .hint(format!("declare its weights in {}", human::escape(model.path.as_str()))),
+        );
+    }
     let changed = before.as_ref() != Some(&lineage);
     if changed {
         let text = require_readable(ctx, &model, &lineage)?;

@@ -152,7 +152,7 @@ impl<'c> Registry<'c> {
         name: &TagName,
         target: &Oid,
         message: &str,
-        sign: bool,
+        sign: Option<bool>,
     ) -> Result<Published> {
         let name = name.to_string();
         let id = maker.make_tag(&name, target, message, sign)?;

@@ -44,7 +44,8 @@ pub struct Options {
     pub which: Which,
     /// The commit; HEAD if not given.
     pub commit: Option<String>,
-    /// Whether to sign the tag; if not given, it is signed when a stage of the model asks for signed releases.
+    /// Whether to sign the tag; if not given, it is signed when a stage of the model asks for signed releases, or git's
+    /// configuration does.
     pub sign: Option<bool>,
     /// Why gates that fail are passed all the same.
     pub override_reason: Option<String>,
@@ -87,8 +88,11 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
     let name = candidate.model.name.clone();
     let mut pushed = None;
     for _ in 0..ATTEMPTS {
+        // Looked at first: what the remote lacks then is not what another process published meanwhile.
+        let own = ctx.git.tag_refs(&[format!("{name}@v")])?;
         registry.refresh(&name)?;
         let history = registry.history(&name)?;
+        refuse_other_spelling(&registry, &history, &name)?;
         let (version, exists) = choose(&history, &name, &candidate, &options.which)?;
         let tag = TagName::Release { name: name.clone(), version: version.clone() };
         let mut report = Report {
@@ -104,13 +108,29 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             not_kept: None,
             git_remote: registry.remote().map(str::to_owned),
         };
-        if exists {
-            return Ok(report);
-        }
-        let rules = Rules::to_enter(&registry, &candidate)?;
+        // Where nothing is let in, rules that cannot be read are no obstacle.
+        let rules = match exists {
+            true => Rules::to_leave(&registry, &candidate),
+            false => Rules::to_enter(&registry, &candidate)?,
+        };
         let judge = Judge::new(ctx, &registry, &history, &candidate, rules);
         if options.commit.is_none() {
             report.verdicts = judge.committed(ctx)?;
+        }
+        if exists {
+            // What is not recorded would look like what was released before.
+            report.verdicts.push(judge.recorded()?);
+            overrides(&report.verdicts, None)
+                .map_err(|error| error.about(format!("{tag}: what is here is not what was released")))?;
+            report.oid = history.release(&version).map(|release| release.tag.oid.clone());
+            return Ok(report);
+        }
+        if let Some(remote) = registry.remote()
+            && own.iter().any(|(own, _)| *own == report.tag)
+        {
+            return Err(Error::refused(format!("{tag}: this clone has the tag, and {remote} does not"))
+                .hint(format!("if it was released before: git push {remote} 'refs/tags/{tag}'"))
+                .hint(format!("if it never was: git tag -d '{tag}'")));
         }
         report.verdicts.extend(judge.release()?);
         let overrides = overrides(&report.verdicts, options.override_reason.as_deref())
@@ -142,10 +162,10 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
             report.pushed = pushed;
             return Ok(report);
         }
-        let sign = options.sign.unwrap_or_else(|| judge.rules.any_signed());
+        let sign = options.sign.or_else(|| judge.rules.any_signed().then_some(true));
         let published =
             registry.publish(&ctx.git, &tag, &commit, &message, sign).map_err(|error| {
-                match sign && options.sign.is_none() {
+                match sign.is_some() && options.sign.is_none() {
                     true => {
                         error.hint("a stage takes signed releases only; --no-sign releases for the others")
                     }
@@ -168,6 +188,25 @@ pub fn release(ctx: &Ctx, options: &Options) -> Result<Report> {
         .hint("nothing was changed; run it again"))
 }
 
+/// Refuses the first tag of a model whose name differs from another's in letter case only: file systems that do not tell them
+/// apart take their tags for the same.
+fn refuse_other_spelling(registry: &Registry<'_>, history: &History, name: &ModelName) -> Result<()> {
+    if !history.taken().is_empty() || history.stages().next().is_some() {
+        return Ok(());
+    }
+    // Without a remote, the repository lists its own tags.
+    let listed = registry.ctx().git.list_remote(registry.remote().unwrap_or("."), &[String::new()])?;
+    let tags = listed.tags.keys().filter_map(|tag| TagName::parse(tag));
+    let mut others = tags.filter(|tag| tag.model() != name && tag.model().folded() == name.folded());
+    match others.next() {
+        None => Ok(()),
+        Some(tag) => {
+            Err(Error::refused(format!("{name}: there is {tag}, whose name differs in letter case only"))
+                .hint(format!("call the model {}, or give it a name of its own", tag.model())))
+        }
+    }
+}
+
 /// The version to make, and whether this very model has it already.
 fn choose(
     history: &History,
@@ -181,10 +220,7 @@ fn choose(
     };
     match which {
         Which::Exact(version) if is_this(version) => Ok((version.clone(), true)),
-        Which::Exact(version) if history.taken().contains(version) => Err(Error::refused(format!(
-            "{name}@v{version}: this version is released already, with other content"
-        ))
-        .hint("a release never changes; choose another version, or --patch")),
+        Which::Exact(version) if history.taken().contains(version) => Err(taken(history, name, version)),
         Which::Exact(version) => {
             version.check_new(history.taken()).map_err(|error| error.of_kind(Kind::Refused))?;
             Ok((version.clone(), false))
@@ -205,6 +241,20 @@ fn choose(
             }
         }
     }
+}
+
+/// Why a version cannot be given to this model.
+fn taken(history: &History, name: &ModelName, version: &Version) -> Error {
+    let error = match history.findings().iter().find(|finding| finding.concerns(version)) {
+        None => {
+            Error::refused(format!("{name}@v{version}: this version is released already, with other content"))
+        }
+        Some(finding) => Error::refused(format!(
+            "{name}@v{version}: this version counts as released already, but {finding}"
+        ))
+        .hint(finding.remedy()),
+    };
+    error.hint("a release never changes; choose another version, or --patch")
 }
 
 /// Refuses a version whose gates fail; what is passed by a person's word is returned.

@@ -111,6 +111,16 @@ pub fn status(ctx: &Ctx, selection: &Selection) -> Result<Report> {
     })
 }
 
+/// The selected artifacts whose content is here and not what their pointers say, in path order.
+pub(super) fn changed(ctx: &Ctx, selection: &Selection) -> Result<Vec<RepoPath>> {
+    let (root, records) = (ctx.root()?, ctx.records()?);
+    let observer = ctx.observer(&root, &records, &Silent)?;
+    let artifacts = ctx.artifacts(selection)?.into_par_iter();
+    let differs =
+        |artifact: &Artifact| !matches!(state_of(&observer, artifact).0, State::Clean | State::Missing);
+    Ok(artifacts.filter(differs).map(|artifact| artifact.path).collect())
+}
+
 fn state_of(observer: &Observer<'_>, artifact: &Artifact) -> (State, Option<crate::error::Error>) {
     let pointer = match &artifact.pointer {
         Ok(pointer) => pointer,

@@ -1,6 +1,6 @@
 //! From a heap of tags to a [`History`], and what is wrong with them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::finding::Finding;
 use super::history::{Event, History, Release, Stage, Tag, find_release};
@@ -48,21 +48,23 @@ pub(super) fn history(name: &ModelName, mut tags: Vec<Tag>) -> History {
     }
     let Heap { versions, stages, deprecated_at, last_use, mut findings } = heap;
     let deprecated = deprecated_at.is_some_and(|at| last_use.is_none_or(|last| last <= at));
-    let taken = versions.keys().cloned().collect();
+    let mut taken: BTreeSet<Version> = versions.keys().cloned().collect();
     let all = versions
         .into_iter()
         .filter_map(|(version, tags)| release(version, tags, deprecated, &mut findings))
         .collect();
     let releases = Releases::new(all);
-    let stages = stages
+    let stages: BTreeMap<StageName, Stage> = stages
         .into_iter()
         .map(|(stage, StageTags { tags, numbers })| {
             let events = events(tags, &numbers, &releases, &mut findings);
             (stage, Stage { events, numbers })
         })
         .collect();
+    let events = stages.values().flat_map(|stage| &stage.events);
+    taken.extend(events.filter_map(|event| event.version.clone()));
     findings.sort_by(|a, b| a.tag().cmp(b.tag()));
-    History { releases: releases.all, taken, stages, findings }
+    History { releases: releases.all, taken: taken.into_iter().collect(), stages, findings }
 }
 
 impl Heap {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::tag::TagName;
+use super::version::Version;
 
 /// One thing that is wrong. It prints as one line, safe for a terminal, that starts with the tag's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,16 @@ impl Finding {
         }
     }
 
+    /// Whether it is about the release of this version: about its own tag, or what an event says about it.
+    pub fn concerns(&self, version: &Version) -> bool {
+        match self {
+            Finding::Moved { release, .. } | Finding::NoRelease { release: Some(release), .. } => {
+                TagName::parse(release).is_some_and(|tag| tag.version() == Some(version))
+            }
+            _ => self.tag().version() == Some(version),
+        }
+    }
+
     /// How whoever looks after the git remote can mend it.
     pub fn remedy(&self) -> String {
         let again = |tag: &str| {
@@ -109,6 +120,11 @@ impl Finding {
                 "if a clone has the right tag: git push --force REMOTE 'refs/tags/{tag}'; if there never was one: git push --delete REMOTE 'refs/tags/{tag}'"
             ),
         }
+    }
+
+    /// Whether an event and the release that it names do not agree: what happened holds, and which version is what is in doubt.
+    pub fn is_about_a_release(&self) -> bool {
+        matches!(self, Finding::Moved { .. } | Finding::NoRelease { .. })
     }
 
     /// Whether only the past is incomplete: what the newest events say holds all the same.

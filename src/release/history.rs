@@ -142,7 +142,8 @@ impl History {
         }
     }
 
-    /// All versions whose tag name is taken, also by a tag that is damaged, lowest first: what a bump starts from.
+    /// All versions whose name is taken, also by a tag that is damaged, or by an event whose release was deleted; lowest first:
+    /// what a bump starts from.
     pub fn taken(&self) -> &[Version] {
         &self.taken
     }

@@ -399,6 +399,11 @@ fn a_moved_release_is_found() {
         found(|tags| drop(tags.remove(1))),
         ["churn#prod#2: the release that it names, churn@v1.1.0, is missing or damaged"]
     );
+    let deleted = History::new(
+        &model("churn"),
+        tags(&["promote 1.1.0"]).into_iter().filter(|tag| tag.name.version() != Some(&version("1.1.0"))),
+    );
+    assert!(deleted.taken().contains(&version("1.1.0")), "its name cannot be used again");
     assert_eq!(
         found(|tags| tags.push(gto("churn@v1.1.0#5", "1.0.0", 20))),
         ["churn@v1.1.0#5: an earlier tag gives this version to another commit"]

@@ -64,7 +64,7 @@ pub(crate) struct RollbackArgs {
     name: String,
     /// The stage
     stage: String,
-    /// Go back to this version instead
+    /// Go back to this version instead; needed beside a canary
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
     /// Write its manifests into this directory of git model deploy, too
@@ -166,9 +166,6 @@ pub(super) fn retire(ui: &Ui, ctx: &Ctx, args: &RetireArgs) -> Result<()> {
 
 pub(super) fn approve(ui: &Ui, ctx: &Ctx, args: &ApproveArgs) -> Result<()> {
     let (name, wanted) = release(&args.release)?;
-    if !args.event.sign {
-        ui.warn("without --sign this approval does not count for a gate");
-    }
     happen(ui, ctx, &options(name, &args.stage, What::Approve { wanted }, &args.event)?, &args.event)
 }
 
@@ -239,7 +236,12 @@ fn say(ui: &Ui, report: &Report, options: &Options) {
     let version = report.version.as_ref().map(|version| format!("v{version}")).unwrap_or_default();
     let before = report.before.as_ref().map_or("empty".to_owned(), |version| format!("v{version}"));
     if report.nothing_to_do {
-        ui.say(format!("{name}#{stage}: nothing to do, it is {before} already"));
+        let there = match report.action {
+            Action::Canary => format!("{version} is the canary already"),
+            Action::Outcome => format!("that is recorded of {version} already"),
+            _ => format!("it is {before} already"),
+        };
+        ui.say(format!("{name}#{stage}: nothing to do, {there}"));
         return;
     }
     for verdict in
@@ -256,9 +258,10 @@ fn say(ui: &Ui, report: &Report, options: &Options) {
         Action::Outcome => format!("{version}: outcome recorded"),
         other => other.as_str().to_owned(),
     };
+    let ended = report.ended.as_ref().map(|ended| format!(", the canary v{ended} ends")).unwrap_or_default();
     let would = if options.dry_run { "would be: " } else { "" };
     let place = report.git_remote.as_deref().map(|remote| format!(" on {remote}")).unwrap_or_default();
-    ui.say(format!("{name}#{stage}: {would}{did} ({}{place})", report.tag));
+    ui.say(format!("{name}#{stage}: {would}{did}{ended} ({}{place})", report.tag));
 }
 
 fn to_json(report: &Report, options: &Options) -> serde_json::Value {
@@ -270,6 +273,7 @@ fn to_json(report: &Report, options: &Options) -> serde_json::Value {
         "action": report.action.as_str(),
         "version": report.version,
         "before": report.before,
+        "canary_ended": report.ended,
         "verdicts": report.verdicts,
         "nothing_to_do": report.nothing_to_do,
         "lost_races": report.lost,

@@ -37,7 +37,7 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &LogArgs) -> Result<()> {
         let versions: Vec<_> = log.versions.iter().map(to_json).collect();
         return ui.json("log", json!({ "model": log.model.name, "versions": versions }));
     }
-    if log.versions.is_empty() {
+    if log.versions.is_empty() && args.limit != Some(0) {
         ui.say(format!("{}: no version is committed yet", log.model.name));
         ui.hint(format!("git model record {} writes lineage.yaml; commit it", log.model.name));
     }

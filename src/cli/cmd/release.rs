@@ -36,7 +36,7 @@ pub(crate) struct ReleaseArgs {
     /// Sign the tag as git is configured to (GPG, SSH or X.509); the default where a stage takes signed releases only
     #[arg(long, short)]
     sign: bool,
-    /// Do not sign the tag; stages that take signed releases only will refuse it
+    /// Do not sign the tag, whatever tag.gpgSign says; stages that take signed releases only will refuse it
     #[arg(long, conflicts_with = "sign")]
     no_sign: bool,
     /// Pass gates of the policy that refuse, for this reason; it is recorded in the tag
@@ -81,6 +81,9 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
         dry_run: args.dry_run,
     };
     let report = release::release(ctx, &options)?;
+    if let Some(error) = &report.not_kept {
+        ui.warn_error(error);
+    }
     if args.json {
         return ui.json("release", to_json(&report, args.dry_run));
     }
@@ -96,9 +99,6 @@ pub(super) fn run(ui: &Ui, ctx: &Ctx, args: &ReleaseArgs) -> Result<()> {
     }
     let place =
         report.git_remote.as_deref().map_or("in this repository".to_owned(), |remote| format!("on {remote}"));
-    if let Some(error) = &report.not_kept {
-        ui.warn_error(error);
-    }
     match args.dry_run {
         true => ui.say(format!("would release {} ({}) {place}", report.tag, report.digest.short())),
         false => ui.say(format!("released {} ({}) {place}", report.tag, report.digest.short())),

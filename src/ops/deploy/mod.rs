@@ -131,7 +131,11 @@ pub fn rollback(ctx: &Ctx, event: &events::Options, options: &Options) -> Result
     }
     // Exactly the version whose manifests are ready, whatever happened in the meantime.
     let what = What::Rollback { to: Some(Wanted::Exact(version)) };
-    let done = events::happen(ctx, &events::Options { what, ..event.clone() })?;
+    let exact = events::Options { what, ..event.clone() };
+    let done = match event.what {
+        What::Rollback { to: None } => events::roll_back_as_seen(ctx, &exact, &would)?,
+        _ => events::happen(ctx, &exact)?,
+    };
     plan.write().map_err(|error| {
         error
             .about(format!(
