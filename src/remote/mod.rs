@@ -212,8 +212,10 @@ impl Remote {
         while let Some(meta) =
             listing.try_next().await.map_err(|error| self.failed("cannot be listed", &error))?
         {
+            // Only at its own key: what lies elsewhere under that name, such as in a copy of the store, is never fetched.
             if let Some(digest) = meta.location.filename().and_then(Digest::from_hex)
                 && wanted.contains(&digest)
+                && meta.location == layout::object_key(&self.url, &digest)?
             {
                 found.insert(digest, meta.size);
             }
