@@ -100,6 +100,7 @@ fn a_secret_in_a_url_is_refused_and_not_shown() {
     let repo = repo.env("AWS_ENDPOINT_URL", "http://user:canary@127.0.0.1:9");
     repo.model(["remote", "add", "x", "s3://bucket/x"]).ok();
     repo.model(["remote", "list"]).never_says("canary").ok();
+    repo.model(["remote", "list", "--json"]).never_says("canary").says("http://***@127.0.0.1:9").ok();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A committed URL can come from anybody who can open a pull request. So nothing is pushed to one that the user did not
 //! approve in this clone, and one that is not on a cloud's own endpoint is not even contacted.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::Ctx;
 use super::pushed::Pushed;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
 use crate::remote::{self, Access, AwsProfile, Checked, Remote, Traffic};
-use crate::remote_url::RemoteUrl;
+use crate::remote_url::{self, RemoteUrl};
 use crate::repo_config::{self, RepoConfig, check_remote_name};
 use crate::repo_path::RepoPath;
 
@@ -33,7 +33,13 @@ pub struct Found {
     /// Where its URL comes from.
     pub source: Source,
     /// The custom endpoint that would be used, if any.
+    #[serde(serialize_with = "redacted")]
     pub endpoint: Option<String>,
+}
+
+/// What is printed of an endpoint: it may hold a password.
+fn redacted<S: Serializer>(endpoint: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    endpoint.as_deref().map(remote_url::redact).serialize(serializer)
 }
 
 /// Where a remote's URL comes from.
