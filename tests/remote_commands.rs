@@ -244,7 +244,12 @@ fn plain_http_stays_on_this_machine() {
     repo.model(["init", "s3://bucket/x"]).ok();
     repo.commit_artifact("w.bin", "w", "v1");
     let repo = repo.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
-    for endpoint in ["http://store.example", "http://localhost.example:9", "http://127.0.0.1.example/"] {
+    for endpoint in [
+        "http://store.example",
+        "http://localhost.example:9",
+        "http://127.0.0.1.example/",
+        "http://localhost:x@store.example/",
+    ] {
         let error = repo.env("AWS_ENDPOINT_URL", endpoint).model(["push"]).fails(1, "is plain http");
         assert!(error.contains("allowHttp"), "{error}");
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::fake_server::{FakeServer, reply};
+use crate::support::fake_server::{Answer, FakeServer, reply};
 use crate::support::garage::garage;
 use crate::support::models::{WEIGHTS, bare, churn, connect, record, safetensors};
 use crate::support::proxy::{Fate, Proxy};
@@ -454,6 +454,23 @@ fn the_proxy_of_the_environment_is_used() {
     let seen = proxy.requests().len();
     repo.env("NO_PROXY", "store.invalid").model(["push", "--dry-run"]).fails(1, "s3://bucket/x");
     assert_eq!(proxy.requests().len(), seen);
+}
+
+#[test]
+fn a_store_on_this_machine_is_not_asked_through_a_proxy() {
+    let sandbox = Sandbox::new();
+    let not_found: Answer = |_, stream| reply(stream, "404 Not Found", "", "");
+    let (store, proxy) = (FakeServer::start(not_found), FakeServer::start(not_found));
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo = store.env(&repo).env("http_proxy", proxy.endpoint());
+    for endpoint in [store.endpoint(), store.endpoint().replace("127.0.0.1", "localhost")] {
+        let seen = store.requests().len();
+        repo.env("AWS_ENDPOINT_URL", endpoint).model(["push", "--dry-run"]).says("would push 1 object").ok();
+        assert!(store.requests().len() > seen);
+    }
+    assert_eq!(proxy.requests(), [""; 0]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! approve in this clone, and one that is not on a cloud's own endpoint is not even contacted.
 
 use serde::{Serialize, Serializer};
+use url::Url;
 
 use super::Ctx;
 use super::pushed::Pushed;
@@ -247,11 +248,8 @@ pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Re
 
 /// Plain http never leaves the machine when the endpoint is on it.
 fn local_endpoint(endpoint: Option<&str>) -> bool {
-    let host = endpoint.and_then(|endpoint| endpoint.strip_prefix("http://"));
-    host.is_some_and(|host| {
-        let name = host.split(['/', ':']).next().unwrap_or_default();
-        name == "localhost" || name == "127.0.0.1" || host.starts_with("[::1]")
-    })
+    let url = endpoint.and_then(|endpoint| Url::parse(endpoint).ok());
+    url.is_some_and(|url| url.scheme() == "http" && remote_url::is_here(&url))
 }
 
 /// All remotes, in name order.

@@ -83,7 +83,7 @@ impl Registry {
         let base = Url::parse(&format!("{scheme}://{}/v2/{}/", place.registry, place.repository))
             .map_err(|error| Error::usage(format!("{place}: not a place in a registry")).caused_by(error))?;
         // An upload has no answer before its last byte, however large it is: no timeout for the whole, none between bytes read.
-        let client = connect::client_builder(!access.plain_http)
+        let client = connect::client_builder(!access.plain_http, Some(&base))
             .build()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
         Ok(Registry {
