@@ -1,10 +1,12 @@
 //! Servers that are down, refuse, lie or stall, and users whose credentials are wrong.
 
 use std::net::TcpStream;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
+use crate::support::proxy::{Fate, Proxy};
 use crate::support::stores::Place;
 use crate::support::{BINARY, Repo, Sandbox};
 
@@ -179,22 +181,67 @@ fn a_huge_format_json_is_refused() {
 fn an_interrupt_ends_a_push_to_a_server_that_stalls() {
     let sandbox = Sandbox::new();
     let server = FakeServer::start(|_, _| std::thread::sleep(Duration::from_secs(300)));
-    let mut push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
-    while server.requests().is_empty() {
+    let push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
+    wait_until(|| !server.requests().is_empty());
+    interrupt(push);
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it did not begin");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Interrupts a command, which must end soon.
+#[track_caller]
+fn interrupt(mut command: Child) {
     let signalled = Instant::now();
-    let pid = push.id().to_string();
+    let pid = command.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    while push.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
+    while command.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let ended = push.try_wait().unwrap();
+    let ended = command.try_wait().unwrap();
     if ended.is_none() {
-        push.kill().unwrap();
-        push.wait().unwrap();
+        command.kill().unwrap();
+        command.wait().unwrap();
     }
     assert!(ended.is_some(), "still running after 10 s");
+}
+
+#[test]
+fn a_check_that_fails_leaves_nothing_and_says_what_is_not_allowed() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    let unreadable = Proxy::start(&garage().endpoint, |line| match line.starts_with("GET") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    repo.env("AWS_ENDPOINT_URL", unreadable.endpoint()).model(["remote", "check"]).fails(1, "AccessDenied");
+    assert_eq!(place.keys(), [""; 0]);
+    // As S3 answers whoever may not list the bucket.
+    let unlisted = Proxy::start(&garage().endpoint, |line| match line.starts_with("HEAD") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    let error = repo
+        .env("AWS_ENDPOINT_URL", unlisted.endpoint())
+        .model(["remote", "check"])
+        .fails(1, "403 Forbidden");
+    assert!(error.contains("allow s3:ListBucket"), "{error}");
+    assert_eq!(place.keys(), [""; 0]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_named() {
+    let (_server, output) = push_to(|_, stream| {
+        let body = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+        reply(stream, "403 Forbidden", "content-type: application/xml\r\n", body);
+    });
+    let error = output.fails(1, "RequestTimeTooSkewed");
+    assert!(error.contains("clock") && !error.contains("credentials"), "{error}");
 }
 
 #[test]

@@ -183,10 +183,24 @@ impl Remote {
     }
 
     async fn head(&self, digest: &Digest) -> Result<Option<u64>> {
-        match self.store.head(&layout::object_key(&self.url, digest)?).await {
+        self.size_at(&layout::object_key(&self.url, digest)?).await
+    }
+
+    async fn size_at(&self, key: &Path) -> Result<Option<u64>> {
+        match self.store.head(key).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(error) if explain::is_absent_object(&error) => Ok(None),
-            Err(error) => Err(self.failed("cannot be read", &error)),
+            Err(error) => {
+                let failed = self.failed("cannot be read", &error);
+                let is_denied = matches!(error, object_store::Error::PermissionDenied { .. });
+                Err(match is_denied && matches!(self.url, RemoteUrl::S3 { .. }) {
+                    // What answers HEAD has no body that could say why.
+                    true => failed.hint(
+                        "S3 says so of what is not there, too, to whoever may not list the bucket: allow s3:ListBucket",
+                    ),
+                    false => failed,
+                })
+            }
         }
     }
 
@@ -242,10 +256,21 @@ impl Remote {
         let (writable, conditional_writes) = self.wait(async {
             let cannot = |error: object_store::Error| self.failed("cannot be used", &error);
             self.store.put(&key, probe.clone()).await.map_err(cannot)?;
-            let back = self.read_small(&key, PROBE.len()).await?;
+            let back = self.read_small(&key, PROBE.len()).await;
             let again = self.store.put_opts(&key, probe.clone(), PutMode::Create.into()).await;
-            self.store.delete(&key).await.map_err(cannot)?;
-            Ok((Some(back.as_deref() == Some(PROBE)), Some(again.is_err())))
+            // Before anything is judged, or it would stay.
+            let deleted = self.store.delete(&key).await;
+            let back = back?;
+            deleted.map_err(cannot)?;
+            let is_refused = match again {
+                Ok(_) => false,
+                Err(error) if explain::is_taken(&error) => true,
+                Err(error) if explain::is_not_implemented(&error) => false,
+                Err(error) => return Err(cannot(error)),
+            };
+            // A push begins with asking for what is not there.
+            self.size_at(&key).await?;
+            Ok((Some(back.as_deref() == Some(PROBE)), Some(is_refused)))
         })?;
         Ok(Checked { store: self.id()?, writable, conditional_writes })
     }
