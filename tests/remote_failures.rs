@@ -211,6 +211,45 @@ fn interrupt(mut command: Child) {
     assert!(ended.is_some(), "still running after 10 s");
 }
 
+const NO_CONDITIONS: Fate =
+    Fate::Refused("501 Not Implemented", "<Error><Code>NotImplemented</Code></Error>");
+
+#[test]
+fn a_store_without_conditional_writes_can_be_pushed_to() {
+    let proxy = Proxy::start(&garage().endpoint, |line| match line.contains("if-none-match") {
+        true => NO_CONDITIONS,
+        false => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", proxy.endpoint());
+    repo.commit_artifact("w.bin", "w", "v1");
+    let checked = &repo.json(["remote", "check"])["check"];
+    assert_eq!((&checked["writable"], &checked["conditional_writes"]), (&true.into(), &false.into()));
+    repo.model(["push"]).says("pushed 1 object").ok();
+    place.verify();
+    let denied = Proxy::start(&garage().endpoint, |line| match line.contains("if-none-match") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    repo.env("AWS_ENDPOINT_URL", denied.endpoint()).model(["remote", "check"]).fails(1, "AccessDenied");
+}
+
+#[test]
+fn a_first_push_beside_another_one_waits_for_what_becomes_of_it() {
+    let mut left = 2;
+    let proxy = Proxy::start(&garage().endpoint, move |line| {
+        if left == 0 || !line.contains("if-none-match") {
+            return Fate::Pass;
+        }
+        left -= 1;
+        Fate::Refused("409 Conflict", "<Error><Code>ConditionalRequestConflict</Code></Error>")
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", proxy.endpoint());
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).says("pushed 1 object").ok();
+}
+
 #[test]
 fn a_check_that_fails_leaves_nothing_and_says_what_is_not_allowed() {
     let place = Place::garage();

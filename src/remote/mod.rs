@@ -154,22 +154,34 @@ impl Remote {
 
     /// The store's id; a store that has none becomes one.
     pub fn id_or_create(&self) -> Result<String> {
-        if let Some(id) = self.id()? {
-            return Ok(id);
-        }
-        let (id, bytes) = layout::new_format();
+        const ATTEMPTS: u32 = 5;
         let key = layout::format_key(&self.url)?;
-        let written = self.wait(async {
-            Ok(self.store.put_opts(&key, PutPayload::from(bytes), PutMode::Create.into()).await)
-        })?;
-        match written {
-            Ok(_) => Ok(id),
-            // Somebody else was first, or our own lost answer was retried: what the store says now counts.
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                self.id()?.ok_or_else(|| Error::new(format!("{}: format.json vanished", self.url)))
+        let (new, bytes) = layout::new_format();
+        let bytes = PutPayload::from(bytes);
+        let put = |mode: PutMode| {
+            self.wait(async { Ok(self.store.put_opts(&key, bytes.clone(), mode.into()).await) })
+        };
+        for attempt in 1..=ATTEMPTS {
+            if let Some(id) = self.id()? {
+                return Ok(id);
             }
-            Err(error) => Err(self.failed("cannot be written to", &error)),
+            let mut written = put(PutMode::Create)?;
+            let is_safe = !written.as_ref().is_err_and(explain::is_not_implemented);
+            if !is_safe {
+                written = put(PutMode::Overwrite)?;
+            }
+            match written {
+                Ok(_) if is_safe => return Ok(new),
+                // Somebody else may overwrite it, too.
+                Ok(_) => {}
+                // Somebody else was first or is still at it, or our own lost answer was retried.
+                Err(error) if explain::is_taken(&error) && attempt < ATTEMPTS => {}
+                Err(error) => return Err(self.failed("cannot be written to", &error)),
+            }
+            // What the store says a moment later counts.
+            std::thread::sleep(Duration::from_millis(100 << attempt));
         }
+        self.id()?.ok_or_else(|| Error::new(format!("{}: format.json vanished", self.url)))
     }
 
     /// The sizes of those of these objects that the store has.
