@@ -1,5 +1,6 @@
 //! Servers that are down, refuse, lie or stall, and users whose credentials are wrong.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -281,6 +282,38 @@ fn a_clock_that_is_wrong_is_named() {
     });
     let error = output.fails(1, "RequestTimeTooSkewed");
     assert!(error.contains("clock") && !error.contains("credentials"), "{error}");
+}
+
+/// Answers without end.
+fn endless(stream: &mut TcpStream, status: &str) {
+    let head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let mut sent = stream.write_all(head.as_bytes());
+    while sent.is_ok() {
+        sent = stream.write_all(chunk.as_bytes());
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    let sandbox = Sandbox::new();
+    let repo = repo(&sandbox);
+    for number in 0..300 {
+        repo.write(&format!("data/{number}"), number.to_string());
+    }
+    repo.model(["add", "data"]).ok();
+    let push = "ulimit -v 4000000; git-model push";
+    let absent = FakeServer::start(|_, stream| endless(stream, "404 Not Found"));
+    absent.env(&repo).sh(push).fails(1, "too long");
+    let listing = FakeServer::start(|head, stream| match head.contains("list-type") {
+        true => endless(stream, "200 OK"),
+        false => {
+            let id = r#"{"format": "git-model-store", "version": 1, "id": "6f1c0c0e-58b5-4bd1-9a4e-0b8e6a1f3f6d"}"#;
+            let headers = "etag: \"x\"\r\nlast-modified: Wed, 21 Oct 2026 07:28:00 GMT\r\n";
+            reply(stream, "200 OK", headers, id);
+        }
+    });
+    listing.env(&repo).sh(push).fails(1, "too long");
 }
 
 #[test]
