@@ -299,6 +299,25 @@ fn a_busy_store_is_asked_again() {
 }
 
 #[test]
+fn a_body_that_came_too_slowly_is_sent_again() {
+    let mut seen = HashSet::new();
+    // Whatever is sent to it, the first time it waited in vain.
+    let proxy = Proxy::start(&garage().endpoint, move |line| match seen.insert(line.to_owned()) {
+        true if !line.starts_with("GET") && !line.starts_with("HEAD") => {
+            Fate::Refused("400 Bad Request", "<Error><Code>RequestTimeout</Code></Error>")
+        }
+        _ => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 20 << 20), "v1");
+    repo.commit_artifact("small.bin", "small", "v2");
+    repo.model(["push"]).says("pushed 2 objects").ok();
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 2, "the upload itself was gone on with");
+    place.verify();
+}
+
+#[test]
 fn a_store_that_serves_few_at_once_gets_fewer() {
     let proxy = Proxy::with_room(&garage().endpoint, 24);
     let place = Place::garage();

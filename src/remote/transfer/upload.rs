@@ -280,9 +280,12 @@ impl Remote {
         reader.finish(source).map_err(Stopped::Failure)?;
         let ids = ids.into_values().map(|content_id| PartId { content_id }).collect();
         let completed = sending.store.complete_multipart(&sending.key, &sending.id, ids).await;
-        completed.map(drop).map_err(|error| match explain::says(&error, "status code: 400") {
-            true => Stopped::Refused(self.not_written(&error)),
-            false => self.stopped(&error),
+        completed.map(drop).map_err(|error| {
+            let is_refused = explain::says(&error, "status code: 400") && !explain::is_expired(&error);
+            match is_refused {
+                true => Stopped::Refused(self.not_written(&error)),
+                false => self.stopped(&error),
+            }
         })
     }
 

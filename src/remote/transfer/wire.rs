@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use http::Method;
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use object_store::client::{
     HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
@@ -153,7 +153,7 @@ impl HttpService for Client {
         if matches!(answer.status().as_u16(), 429 | 503) {
             turn.overloaded();
         }
-        let (status, version) = (answer.status(), answer.version());
+        let (mut status, version) = (answer.status(), answer.version());
         let headers = answer.headers().clone();
         let limit = match status.is_success() {
             true if is_for_object => None,
@@ -169,7 +169,16 @@ impl HttpService for Client {
             held: None,
             stalled: Box::pin(tokio::time::sleep(STALLED)),
         };
-        let mut response = HttpResponse::new(HttpResponseBody::new(body));
+        let mut body = HttpResponseBody::new(body);
+        // S3 says so that a body came too slowly. By its proper status it is sent again.
+        if status == StatusCode::BAD_REQUEST {
+            let reason = body.bytes().await?;
+            if String::from_utf8_lossy(&reason).contains("<Code>RequestTimeout</Code>") {
+                status = StatusCode::REQUEST_TIMEOUT;
+            }
+            body = reason.into();
+        }
+        let mut response = HttpResponse::new(body);
         (*response.status_mut(), *response.version_mut()) = (status, version);
         *response.headers_mut() = headers;
         Ok(response)
