@@ -1,8 +1,9 @@
 //! Servers that are down, refuse, lie or stall, and users whose credentials are wrong.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
@@ -210,6 +211,32 @@ fn interrupt(mut command: Child) {
         command.wait().unwrap();
     }
     assert!(ended.is_some(), "still running after 10 s");
+}
+
+#[test]
+fn a_failure_that_is_final_ends_what_gets_no_answer() {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    let sandbox = Sandbox::new();
+    let server =
+        FakeServer::start(|head, stream| match head.starts_with("PUT ") && head.contains("/objects/") {
+            true if REFUSED.swap(true, Ordering::Relaxed) => std::thread::sleep(Duration::from_secs(300)),
+            true => {
+                // Not before the others are on their way, and its body was read.
+                std::thread::sleep(Duration::from_secs(1));
+                drop(stream.read(&mut [0; 1024]));
+                reply(stream, "403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>");
+            }
+            false if head.starts_with("PUT ") => reply(stream, "200 OK", "etag: \"x\"\r\n", ""),
+            false => reply(stream, "404 Not Found", "", ""),
+        });
+    let repo = repo(&sandbox);
+    for number in 0..100 {
+        repo.write(&format!("data/{number}"), number.to_string());
+    }
+    repo.model(["add", "data"]).ok();
+    let started = Instant::now();
+    server.env(&repo).model(["push"]).fails(1, "AccessDenied");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 const NO_CONDITIONS: Fate =

@@ -49,7 +49,7 @@ const LIST_FROM: usize = 256;
 const HEADS_AT_ONCE: usize = 32;
 /// Objects in one page of a listing.
 const LIST_PAGE: usize = 1000;
-/// How often a waiting request looks whether the user wants to stop.
+/// How often a waiting request looks whether it is to be given up: whether the user wants to stop, for one.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
 /// An open store.
@@ -73,16 +73,19 @@ impl std::fmt::Debug for Remote {
 /// Waits for requests, or for the user to stop them.
 fn wait<T>(runtime: &Runtime, interrupt: &Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(async {
-        let interrupted = async {
-            while !interrupt.is_raised() {
-                tokio::time::sleep(INTERRUPT_POLL).await;
-            }
-        };
+        let interrupted = until(|| interrupt.is_raised());
         match futures::future::select(pin!(work), pin!(interrupted)).await {
             Either::Left((done, _)) => done,
             Either::Right(_) => interrupt.check().and(Err(Error::new("interrupted"))),
         }
     })
+}
+
+/// Returns soon after this is so.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(INTERRUPT_POLL).await;
+    }
 }
 
 /// What `git model remote check` found out.

@@ -10,13 +10,15 @@ mod wire;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
-use super::Remote;
+use super::{Remote, until};
 use crate::error::{Error, Result};
 use crate::fsio::Partial;
 use crate::human;
@@ -255,8 +257,13 @@ impl Remote {
             let left = std::iter::from_fn(|| if stop.load(Ordering::Relaxed) { None } else { lane.next() });
             let work = |at: usize| work(&items[at]).map(move |done| (at, done));
             let mut outcomes = futures::stream::iter(left).map(work).buffer_unordered(lane.at_once);
+            let stopped = until(|| stop.load(Ordering::Relaxed));
             let all = self.wait(async move {
-                while let Some((at, outcome)) = outcomes.next().await {
+                let mut stopped = pin!(stopped);
+                // Once nothing more can be done, what is on its way is given up: at a store that does not answer it would last.
+                while let Either::Left((Some((at, outcome)), _)) =
+                    select(outcomes.next(), stopped.as_mut()).await
+                {
                     match outcome {
                         Ok(()) => {}
                         Err(Failure::Object(error)) => {
