@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{Answer, FakeServer, reply};
@@ -315,6 +317,55 @@ fn a_body_that_came_too_slowly_is_sent_again() {
     repo.model(["push"]).says("pushed 2 objects").ok();
     assert_eq!(proxy.count(&["POST", "?uploads"]), 2, "the upload itself was gone on with");
     place.verify();
+}
+
+#[test]
+fn an_upload_that_the_store_will_not_complete_is_ended() {
+    let phase = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&phase);
+    let proxy = Proxy::start(&garage().endpoint, move |line| match seen.load(Ordering::Relaxed) {
+        0 if line.contains("partNumber=2") => Fate::Denied,
+        1 if line.starts_with("POST") && line.contains("uploadId") => {
+            seen.store(2, Ordering::Relaxed);
+            Fate::Refused("400 Bad Request", "<Error><Code>InvalidPart</Code></Error>")
+        }
+        _ => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 36 << 20), "v1");
+    repo.model(["push", "--jobs", "1"]).fails(1, "AccessDenied");
+    phase.store(1, Ordering::Relaxed);
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 2);
+    assert_eq!(proxy.count(&["DELETE", "uploadId"]), 1);
+    place.verify();
+}
+
+#[test]
+fn an_upload_beside_another_one_is_noted_too() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+    let noted = || repo.sh("find .git/model/uploads -type f -size +0").stdout.lines().count();
+    let push = |count: usize| {
+        let child = repo.command(BINARY).args(["push", "--limit-rate", "1m"]).spawn().unwrap();
+        let started = Instant::now();
+        while noted() < count && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    };
+    let mut pushes = [push(1), push(2)];
+    let both = noted();
+    for push in &mut pushes {
+        push.kill().unwrap();
+        push.wait().unwrap();
+    }
+    assert_eq!((both, noted()), (2, 2), "a later push can end them");
+    repo.sh("find .git/model/uploads -type f -exec touch -d '8 days ago' {} +").ok();
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!((noted(), proxy.count(&["DELETE", "uploadId"])), (0, 2));
 }
 
 #[test]
