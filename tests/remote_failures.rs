@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
 use crate::support::proxy::{Fate, Proxy};
-use crate::support::stores::Place;
-use crate::support::{BINARY, Repo, Sandbox};
+use crate::support::stores::{Place, key_of};
+use crate::support::{BINARY, Repo, Sandbox, sha256};
 
 /// A repository with something to push to `s3://bucket/x`.
 fn repo(sandbox: &Sandbox) -> Repo {
@@ -185,6 +185,28 @@ fn an_interrupt_ends_a_push_to_a_server_that_stalls() {
     let server = FakeServer::start(|_, _| std::thread::sleep(Duration::from_secs(300)));
     let push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
     wait_until(|| !server.requests().is_empty());
+    interrupt(push);
+}
+
+#[test]
+fn an_interrupt_ends_what_waits_for_a_program_or_a_pipe() {
+    let place = Place::folder();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).ok();
+    let clone = place.clone_of(&repo, "clone");
+    let object = key_of(&sha256(&repo.join("w.bin")));
+    repo.sh(&format!("rm '../the store/{object}' && mkfifo '../the store/{object}'")).ok();
+    let fetch = clone.command(BINARY).arg("fetch").spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    interrupt(fetch);
+
+    repo.write("bin/az", "#!/bin/sh\n: > ../az-runs\nexec sleep 300\n");
+    repo.sh("chmod +x bin/az && mkdir ../home/.azure && : > ../home/.azure/azureProfile.json").ok();
+    repo.model(["remote", "add", "cloud", "az://account/container"]).ok();
+    let path = format!("{}:{}", repo.join("bin").display(), std::env::var("PATH").unwrap());
+    let push = repo.env("PATH", path).command(BINARY).args(["push", "--remote", "cloud"]).spawn().unwrap();
+    wait_until(|| repo.exists("../az-runs"));
     interrupt(push);
 }
 

@@ -36,6 +36,7 @@ use crate::remote_url::RemoteUrl;
 
 pub use checksums::{Compared, Suspect};
 pub use connect::Access;
+use connect::Threads;
 pub use credentials::aws::{AwsProfile, aws_profile};
 pub use credentials::azure::connection_field;
 pub use links::{MAX_PRESIGN, object_url};
@@ -59,7 +60,7 @@ pub struct Remote {
     signer: Option<Arc<dyn Signer>>,
     multipart: Option<Arc<dyn MultipartStore>>,
     checksums: Option<checksums::Checksums>,
-    runtime: Runtime,
+    runtime: Threads,
     engine: Engine,
     interrupt: Interrupt,
 }

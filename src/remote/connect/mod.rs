@@ -8,6 +8,7 @@ pub(super) mod links;
 mod renewing;
 mod s3;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,14 +179,36 @@ fn retry() -> RetryConfig {
     }
 }
 
-/// The threads on which requests run.
-pub(super) fn runtime() -> Result<Runtime> {
+/// How long a thread that is blocked is waited for in the end.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The threads on which requests run. One that the system keeps in a call that does not return, such as on a pipe or a share that
+/// hangs, does not keep the process.
+pub(super) struct Threads(Option<Runtime>);
+
+impl Deref for Threads {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(BLOCKED_PATIENCE);
+        }
+    }
+}
+
+/// Starts them.
+pub(super) fn runtime() -> Result<Threads> {
     allow_open_files();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    Ok(Threads(Some(runtime)))
 }
 
 /// Lets this process have as many files open as hundreds of requests need, with what arrives by them: some systems begin with

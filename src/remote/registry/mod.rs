@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use tokio::runtime::Runtime;
 use url::Url;
 
 use super::connect;
@@ -64,7 +63,7 @@ pub struct Registry {
     base: Url,
     access: Access,
     client: Client,
-    runtime: Runtime,
+    runtime: connect::Threads,
     interrupt: Interrupt,
     /// What is sent as `Authorization`, once the registry asked for it.
     authorization: Mutex<Option<HeaderValue>>,
