@@ -438,6 +438,32 @@ fn objects_of_some_size_do_not_crowd_the_link() {
 }
 
 #[test]
+fn little_is_on_its_way_until_the_first_answer() {
+    let sandbox = Sandbox::new();
+    let server =
+        FakeServer::start(|head, stream| match head.starts_with("PUT ") && head.contains("/objects/") {
+            true => std::thread::sleep(Duration::from_secs(300)),
+            false if head.starts_with("PUT ") => reply(stream, "200 OK", "etag: \"x\"\r\n", ""),
+            false => reply(stream, "404 Not Found", "", ""),
+        });
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    commit_files(&repo, 100, 61_000);
+    let mut push = server.env(&repo).command(BINARY).arg("push").spawn().unwrap();
+    let sent = || {
+        server.requests().iter().filter(|head| head.contains("/objects/") && head.starts_with("PUT ")).count()
+    };
+    while sent() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    push.kill().unwrap();
+    push.wait().unwrap();
+    // 2 MiB: what a slow link carries in half a minute. They would count as stalled in a whole one.
+    assert!((20..=34).contains(&sent()), "{}", sent());
+}
+
+#[test]
 fn a_link_that_always_breaks_is_gone_on_with_while_something_comes() {
     let proxy = Proxy::start(&garage().endpoint, |line| {
         let is_object = line.starts_with("GET") && line.contains("/objects/");

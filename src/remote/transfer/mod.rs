@@ -24,7 +24,7 @@ use crate::fsio::Partial;
 use crate::human;
 use crate::id::Digest;
 use crate::progress::Step;
-use pace::Gate;
+use pace::{Ahead, Gate};
 
 pub use wire::Traffic;
 pub(super) use wire::{Client, REQUESTS};
@@ -45,10 +45,7 @@ const PARTS_AT_ONCE: usize = 16;
 const READ_AHEAD: usize = 4;
 /// Bytes of all parts and small objects in memory at once.
 const BUDGET: u64 = 128 * MIB;
-/// Bytes of small objects on their way to a store at once. They leave this process at once and its system much later: what a
-/// slow link cannot carry in a minute would count as stalled.
-const SMALL_AHEAD: u64 = 16 * MIB;
-/// The unit in which they are counted.
+/// The unit in which the memory for what is sent is counted.
 const GRAIN: u64 = 64 * 1024;
 /// Objects at once with a folder.
 const FOLDER_JOBS: usize = 16;
@@ -126,8 +123,8 @@ pub(super) struct Engine {
     ahead: Semaphore,
     /// And on their way from it.
     fetching: Arc<Gate>,
-    /// Small objects on their way to the store, in grains.
-    small: Semaphore,
+    /// Small objects on their way to the store.
+    small: Ahead,
     /// Memory for what is sent, in grains.
     memory: Arc<Semaphore>,
     is_folder: bool,
@@ -146,7 +143,7 @@ impl Engine {
             sending: Gate::new(SENT_TO_BEGIN, most, SENT_BEFORE_MORE),
             ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
             fetching: Gate::new(FETCHED_TO_BEGIN, most, 0),
-            small: Semaphore::new((SMALL_AHEAD / GRAIN) as usize),
+            small: Ahead::new(),
             memory: Arc::new(Semaphore::new((BUDGET / GRAIN) as usize)),
             is_folder,
         }

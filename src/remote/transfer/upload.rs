@@ -85,11 +85,9 @@ impl Remote {
             true => Some(self.engine.ahead.acquire().await.expect("never closed")),
             false => None,
         };
-        let _small = match upload.is_large() || self.engine.is_folder {
+        let small = match upload.is_large() || self.engine.is_folder {
             true => None,
-            false => {
-                Some(self.engine.small.acquire_many(Engine::weight(upload.size)).await.expect("never closed"))
-            }
+            false => Some(self.engine.small.room_for(upload.size).await),
         };
         let memory = self.engine.memory.acquire_many(Engine::weight(upload.size));
         let _held = memory.await.expect("never closed");
@@ -107,6 +105,9 @@ impl Remote {
         put.map_err(|error| self.not_written(&error))?;
         if let Some(turn) = turn {
             turn.done(upload.size);
+        }
+        if small.is_some() {
+            self.engine.small.done(upload.size);
         }
         step.advance(upload.size);
         Ok(())
