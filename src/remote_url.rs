@@ -146,6 +146,16 @@ pub fn redact(text: &str) -> String {
     format!("{scheme}://{place}{query}")
 }
 
+/// Whether what this URL leads to is on this machine.
+pub fn is_here(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 fn is_bucket(name: &str, longest: usize) -> bool {
     let bucket_char = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
     (3..=longest).contains(&name.len()) && name.chars().all(bucket_char) && !name.starts_with(['.', '-'])

@@ -100,6 +100,7 @@ fn a_secret_in_a_url_is_refused_and_not_shown() {
     let repo = repo.env("AWS_ENDPOINT_URL", "http://user:canary@127.0.0.1:9");
     repo.model(["remote", "add", "x", "s3://bucket/x"]).ok();
     repo.model(["remote", "list"]).never_says("canary").ok();
+    repo.model(["remote", "list", "--json"]).never_says("canary").says("http://***@127.0.0.1:9").ok();
 }
 
 #[test]
@@ -243,7 +244,12 @@ fn plain_http_stays_on_this_machine() {
     repo.model(["init", "s3://bucket/x"]).ok();
     repo.commit_artifact("w.bin", "w", "v1");
     let repo = repo.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
-    for endpoint in ["http://store.example", "http://localhost.example:9", "http://127.0.0.1.example/"] {
+    for endpoint in [
+        "http://store.example",
+        "http://localhost.example:9",
+        "http://127.0.0.1.example/",
+        "http://localhost:x@store.example/",
+    ] {
         let error = repo.env("AWS_ENDPOINT_URL", endpoint).model(["push"]).fails(1, "is plain http");
         assert!(error.contains("allowHttp"), "{error}");
     }

@@ -1,12 +1,16 @@
 //! Servers that are down, refuse, lie or stall, and users whose credentials are wrong.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::fake_server::{FakeServer, reply};
 use crate::support::garage::garage;
-use crate::support::stores::Place;
-use crate::support::{BINARY, Repo, Sandbox};
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::stores::{Place, key_of};
+use crate::support::{BINARY, Repo, Sandbox, sha256};
 
 /// A repository with something to push to `s3://bucket/x`.
 fn repo(sandbox: &Sandbox) -> Repo {
@@ -179,22 +183,186 @@ fn a_huge_format_json_is_refused() {
 fn an_interrupt_ends_a_push_to_a_server_that_stalls() {
     let sandbox = Sandbox::new();
     let server = FakeServer::start(|_, _| std::thread::sleep(Duration::from_secs(300)));
-    let mut push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
-    while server.requests().is_empty() {
+    let push = server.env(&repo(&sandbox)).command(BINARY).arg("push").spawn().unwrap();
+    wait_until(|| !server.requests().is_empty());
+    interrupt(push);
+}
+
+#[test]
+fn an_interrupt_ends_what_waits_for_a_program_or_a_pipe() {
+    let place = Place::folder();
+    let repo = place.repo("repo");
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).ok();
+    let clone = place.clone_of(&repo, "clone");
+    let object = key_of(&sha256(&repo.join("w.bin")));
+    repo.sh(&format!("rm '../the store/{object}' && mkfifo '../the store/{object}'")).ok();
+    let fetch = clone.command(BINARY).arg("fetch").spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    interrupt(fetch);
+
+    repo.write("bin/az", "#!/bin/sh\n: > ../az-runs\nexec sleep 300\n");
+    repo.sh("chmod +x bin/az && mkdir ../home/.azure && : > ../home/.azure/azureProfile.json").ok();
+    repo.model(["remote", "add", "cloud", "az://account/container"]).ok();
+    let path = format!("{}:{}", repo.join("bin").display(), std::env::var("PATH").unwrap());
+    let push = repo.env("PATH", path).command(BINARY).args(["push", "--remote", "cloud"]).spawn().unwrap();
+    wait_until(|| repo.exists("../az-runs"));
+    interrupt(push);
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it did not begin");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Interrupts a command, which must end soon.
+#[track_caller]
+fn interrupt(mut command: Child) {
     let signalled = Instant::now();
-    let pid = push.id().to_string();
+    let pid = command.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    while push.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
+    while command.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let ended = push.try_wait().unwrap();
+    let ended = command.try_wait().unwrap();
     if ended.is_none() {
-        push.kill().unwrap();
-        push.wait().unwrap();
+        command.kill().unwrap();
+        command.wait().unwrap();
     }
     assert!(ended.is_some(), "still running after 10 s");
+}
+
+#[test]
+fn a_failure_that_is_final_ends_what_gets_no_answer() {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    let sandbox = Sandbox::new();
+    let server =
+        FakeServer::start(|head, stream| match head.starts_with("PUT ") && head.contains("/objects/") {
+            true if REFUSED.swap(true, Ordering::Relaxed) => std::thread::sleep(Duration::from_secs(300)),
+            true => {
+                // Not before the others are on their way, and its body was read.
+                std::thread::sleep(Duration::from_secs(1));
+                drop(stream.read(&mut [0; 1024]));
+                reply(stream, "403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>");
+            }
+            false if head.starts_with("PUT ") => reply(stream, "200 OK", "etag: \"x\"\r\n", ""),
+            false => reply(stream, "404 Not Found", "", ""),
+        });
+    let repo = repo(&sandbox);
+    for number in 0..100 {
+        repo.write(&format!("data/{number}"), number.to_string());
+    }
+    repo.model(["add", "data"]).ok();
+    let started = Instant::now();
+    server.env(&repo).model(["push"]).fails(1, "AccessDenied");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+const NO_CONDITIONS: Fate =
+    Fate::Refused("501 Not Implemented", "<Error><Code>NotImplemented</Code></Error>");
+
+#[test]
+fn a_store_without_conditional_writes_can_be_pushed_to() {
+    let proxy = Proxy::start(&garage().endpoint, |line| match line.contains("if-none-match") {
+        true => NO_CONDITIONS,
+        false => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", proxy.endpoint());
+    repo.commit_artifact("w.bin", "w", "v1");
+    let checked = &repo.json(["remote", "check"])["check"];
+    assert_eq!((&checked["writable"], &checked["conditional_writes"]), (&true.into(), &false.into()));
+    repo.model(["push"]).says("pushed 1 object").ok();
+    place.verify();
+    let denied = Proxy::start(&garage().endpoint, |line| match line.contains("if-none-match") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    repo.env("AWS_ENDPOINT_URL", denied.endpoint()).model(["remote", "check"]).fails(1, "AccessDenied");
+}
+
+#[test]
+fn a_first_push_beside_another_one_waits_for_what_becomes_of_it() {
+    let mut left = 2;
+    let proxy = Proxy::start(&garage().endpoint, move |line| {
+        if left == 0 || !line.contains("if-none-match") {
+            return Fate::Pass;
+        }
+        left -= 1;
+        Fate::Refused("409 Conflict", "<Error><Code>ConditionalRequestConflict</Code></Error>")
+    });
+    let place = Place::garage();
+    let repo = place.repo("repo").env("AWS_ENDPOINT_URL", proxy.endpoint());
+    repo.commit_artifact("w.bin", "w", "v1");
+    repo.model(["push"]).says("pushed 1 object").ok();
+}
+
+#[test]
+fn a_check_that_fails_leaves_nothing_and_says_what_is_not_allowed() {
+    let place = Place::garage();
+    let repo = place.repo("repo");
+    let unreadable = Proxy::start(&garage().endpoint, |line| match line.starts_with("GET") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    repo.env("AWS_ENDPOINT_URL", unreadable.endpoint()).model(["remote", "check"]).fails(1, "AccessDenied");
+    assert_eq!(place.keys(), [""; 0]);
+    // As S3 answers whoever may not list the bucket.
+    let unlisted = Proxy::start(&garage().endpoint, |line| match line.starts_with("HEAD") {
+        true => Fate::Denied,
+        false => Fate::Pass,
+    });
+    let error = repo
+        .env("AWS_ENDPOINT_URL", unlisted.endpoint())
+        .model(["remote", "check"])
+        .fails(1, "403 Forbidden");
+    assert!(error.contains("allow s3:ListBucket"), "{error}");
+    assert_eq!(place.keys(), [""; 0]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_named() {
+    let (_server, output) = push_to(|_, stream| {
+        let body = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+        reply(stream, "403 Forbidden", "content-type: application/xml\r\n", body);
+    });
+    let error = output.fails(1, "RequestTimeTooSkewed");
+    assert!(error.contains("clock") && !error.contains("credentials"), "{error}");
+}
+
+/// Answers without end.
+fn endless(stream: &mut TcpStream, status: &str) {
+    let head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let mut sent = stream.write_all(head.as_bytes());
+    while sent.is_ok() {
+        sent = stream.write_all(chunk.as_bytes());
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    let sandbox = Sandbox::new();
+    let repo = repo(&sandbox);
+    for number in 0..300 {
+        repo.write(&format!("data/{number}"), number.to_string());
+    }
+    repo.model(["add", "data"]).ok();
+    let push = "ulimit -v 4000000; git-model push";
+    let absent = FakeServer::start(|_, stream| endless(stream, "404 Not Found"));
+    absent.env(&repo).sh(push).fails(1, "too long");
+    let listing = FakeServer::start(|head, stream| match head.contains("list-type") {
+        true => endless(stream, "200 OK"),
+        false => {
+            let id = r#"{"format": "git-model-store", "version": 1, "id": "6f1c0c0e-58b5-4bd1-9a4e-0b8e6a1f3f6d"}"#;
+            let headers = "etag: \"x\"\r\nlast-modified: Wed, 21 Oct 2026 07:28:00 GMT\r\n";
+            reply(stream, "200 OK", headers, id);
+        }
+    });
+    listing.env(&repo).sh(push).fails(1, "too long");
 }
 
 #[test]

@@ -309,6 +309,26 @@ fn repair_replaces_wrong_bytes(place: &Place) {
 }
 
 #[test]
+fn an_object_at_a_wrong_key_counts_as_missing() {
+    let place = Place::folder();
+    let repo = place.repo("repo");
+    // So many that the store is listed.
+    for number in 0..300 {
+        repo.write(&format!("data/{number}"), number.to_string());
+    }
+    repo.model(["add", "data"]).ok();
+    repo.git(["commit", "-q", "-m", "data"]).ok();
+    repo.model(["push"]).ok();
+    let objects = repo.at(Path::new(&place.url).join("objects/sha256"));
+    objects.sh("mkdir backup && mv [0-9a-f][0-9a-f] backup").ok();
+    assert_eq!(repo.json(["push", "--repair=checksums"])["objects"], 301);
+    objects.sh("rm -r backup && mkdir backup && mv [0-9a-f][0-9a-f] backup").ok();
+    repo.sh("rm -r .git/model/pushed").ok();
+    assert_eq!(pushed(&repo), 301);
+    place.clone_of(&repo, "clone").model(["pull"]).ok();
+}
+
+#[test]
 fn a_repair_that_fails_is_not_called_done() {
     let place = Place::garage();
     let repo = place.repo("repo");

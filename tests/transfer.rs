@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::fake_server::{FakeServer, reply};
+use crate::support::fake_server::{Answer, FakeServer, reply};
 use crate::support::garage::garage;
 use crate::support::models::{WEIGHTS, bare, churn, connect, record, safetensors};
 use crate::support::proxy::{Fate, Proxy};
@@ -299,6 +301,74 @@ fn a_busy_store_is_asked_again() {
 }
 
 #[test]
+fn a_body_that_came_too_slowly_is_sent_again() {
+    let mut seen = HashSet::new();
+    // Whatever is sent to it, the first time it waited in vain.
+    let proxy = Proxy::start(&garage().endpoint, move |line| match seen.insert(line.to_owned()) {
+        true if !line.starts_with("GET") && !line.starts_with("HEAD") => {
+            Fate::Refused("400 Bad Request", "<Error><Code>RequestTimeout</Code></Error>")
+        }
+        _ => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 20 << 20), "v1");
+    repo.commit_artifact("small.bin", "small", "v2");
+    repo.model(["push"]).says("pushed 2 objects").ok();
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 2, "the upload itself was gone on with");
+    place.verify();
+}
+
+#[test]
+fn an_upload_that_the_store_will_not_complete_is_ended() {
+    let phase = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&phase);
+    let proxy = Proxy::start(&garage().endpoint, move |line| match seen.load(Ordering::Relaxed) {
+        0 if line.contains("partNumber=2") => Fate::Denied,
+        1 if line.starts_with("POST") && line.contains("uploadId") => {
+            seen.store(2, Ordering::Relaxed);
+            Fate::Refused("400 Bad Request", "<Error><Code>InvalidPart</Code></Error>")
+        }
+        _ => Fate::Pass,
+    });
+    let place = Place::garage();
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 36 << 20), "v1");
+    repo.model(["push", "--jobs", "1"]).fails(1, "AccessDenied");
+    phase.store(1, Ordering::Relaxed);
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!(proxy.count(&["POST", "?uploads"]), 2);
+    assert_eq!(proxy.count(&["DELETE", "uploadId"]), 1);
+    place.verify();
+}
+
+#[test]
+fn an_upload_beside_another_one_is_noted_too() {
+    let (place, proxy) = (Place::garage(), passing());
+    let repo = through(&place.repo("repo"), &proxy);
+    repo.commit_artifact("large.bin", noise(1, 40 << 20), "v1");
+    let noted = || repo.sh("find .git/model/uploads -type f -size +0").stdout.lines().count();
+    let push = |count: usize| {
+        let child = repo.command(BINARY).args(["push", "--limit-rate", "1m"]).spawn().unwrap();
+        let started = Instant::now();
+        while noted() < count && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    };
+    let mut pushes = [push(1), push(2)];
+    let both = noted();
+    for push in &mut pushes {
+        push.kill().unwrap();
+        push.wait().unwrap();
+    }
+    assert_eq!((both, noted()), (2, 2), "a later push can end them");
+    repo.sh("find .git/model/uploads -type f -exec touch -d '8 days ago' {} +").ok();
+    repo.model(["push"]).says("pushed 1 object").ok();
+    assert_eq!((noted(), proxy.count(&["DELETE", "uploadId"])), (0, 2));
+}
+
+#[test]
 fn a_store_that_serves_few_at_once_gets_fewer() {
     let proxy = Proxy::with_room(&garage().endpoint, 24);
     let place = Place::garage();
@@ -365,6 +435,32 @@ fn objects_of_some_size_do_not_crowd_the_link() {
     let proxy = Proxy::with_room(&garage().endpoint, 40);
     through(&repo, &proxy).model(["push"]).says("pushed 91 objects").ok();
     assert_eq!(proxy.refused(), 0, "requests at once for which there was no room");
+}
+
+#[test]
+fn little_is_on_its_way_until_the_first_answer() {
+    let sandbox = Sandbox::new();
+    let server =
+        FakeServer::start(|head, stream| match head.starts_with("PUT ") && head.contains("/objects/") {
+            true => std::thread::sleep(Duration::from_secs(300)),
+            false if head.starts_with("PUT ") => reply(stream, "200 OK", "etag: \"x\"\r\n", ""),
+            false => reply(stream, "404 Not Found", "", ""),
+        });
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    commit_files(&repo, 100, 61_000);
+    let mut push = server.env(&repo).command(BINARY).arg("push").spawn().unwrap();
+    let sent = || {
+        server.requests().iter().filter(|head| head.contains("/objects/") && head.starts_with("PUT ")).count()
+    };
+    while sent() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    push.kill().unwrap();
+    push.wait().unwrap();
+    // 2 MiB: what a slow link carries in half a minute. They would count as stalled in a whole one.
+    assert!((20..=34).contains(&sent()), "{}", sent());
 }
 
 #[test]
@@ -454,6 +550,23 @@ fn the_proxy_of_the_environment_is_used() {
     let seen = proxy.requests().len();
     repo.env("NO_PROXY", "store.invalid").model(["push", "--dry-run"]).fails(1, "s3://bucket/x");
     assert_eq!(proxy.requests().len(), seen);
+}
+
+#[test]
+fn a_store_on_this_machine_is_not_asked_through_a_proxy() {
+    let sandbox = Sandbox::new();
+    let not_found: Answer = |_, stream| reply(stream, "404 Not Found", "", "");
+    let (store, proxy) = (FakeServer::start(not_found), FakeServer::start(not_found));
+    let repo = sandbox.git_repo("repo");
+    repo.model(["init", "s3://bucket/x"]).ok();
+    repo.commit_artifact("w.bin", "w", "v1");
+    let repo = store.env(&repo).env("http_proxy", proxy.endpoint());
+    for endpoint in [store.endpoint(), store.endpoint().replace("127.0.0.1", "localhost")] {
+        let seen = store.requests().len();
+        repo.env("AWS_ENDPOINT_URL", endpoint).model(["push", "--dry-run"]).says("would push 1 object").ok();
+        assert!(store.requests().len() > seen);
+    }
+    assert_eq!(proxy.requests(), [""; 0]);
 }
 
 #[test]

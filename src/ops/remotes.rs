@@ -3,7 +3,8 @@
 //! A committed URL can come from anybody who can open a pull request. So nothing is pushed to one that the user did not
 //! approve in this clone, and one that is not on a cloud's own endpoint is not even contacted.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use url::Url;
 
 use super::Ctx;
 use super::pushed::Pushed;
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::git::Oid;
 use crate::human;
 use crate::remote::{self, Access, AwsProfile, Checked, Remote, Traffic};
-use crate::remote_url::RemoteUrl;
+use crate::remote_url::{self, RemoteUrl};
 use crate::repo_config::{self, RepoConfig, check_remote_name};
 use crate::repo_path::RepoPath;
 
@@ -33,7 +34,13 @@ pub struct Found {
     /// Where its URL comes from.
     pub source: Source,
     /// The custom endpoint that would be used, if any.
+    #[serde(serialize_with = "redacted")]
     pub endpoint: Option<String>,
+}
+
+/// What is printed of an endpoint: it may hold a password.
+fn redacted<S: Serializer>(endpoint: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    endpoint.as_deref().map(remote_url::redact).serialize(serializer)
 }
 
 /// Where a remote's URL comes from.
@@ -242,11 +249,8 @@ pub(super) fn require_approval(ctx: &Ctx, found: &Found, purpose: Purpose) -> Re
 
 /// Plain http never leaves the machine when the endpoint is on it.
 fn local_endpoint(endpoint: Option<&str>) -> bool {
-    let host = endpoint.and_then(|endpoint| endpoint.strip_prefix("http://"));
-    host.is_some_and(|host| {
-        let name = host.split(['/', ':']).next().unwrap_or_default();
-        name == "localhost" || name == "127.0.0.1" || host.starts_with("[::1]")
-    })
+    let url = endpoint.and_then(|endpoint| Url::parse(endpoint).ok());
+    url.is_some_and(|url| url.scheme() == "http" && remote_url::is_here(&url))
 }
 
 /// All remotes, in name order.

@@ -25,6 +25,16 @@ pub(super) fn says(error: &object_store::Error, word: &str) -> bool {
     texts(error).any(|text| text.contains(word))
 }
 
+/// Whether something is there already that was not to be replaced, or is being written.
+pub(super) fn is_taken(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+}
+
+/// Whether the store does not know how to do what it was asked for, such as a condition on a write.
+pub(super) fn is_not_implemented(error: &object_store::Error) -> bool {
+    says(error, "status code: 501")
+}
+
 /// Whether the store refused because the credentials are not good any more.
 pub(super) fn is_expired(error: &object_store::Error) -> bool {
     ["ExpiredToken", "TokenRefreshRequired", "token has expired", "token is expired"]
@@ -49,6 +59,8 @@ pub(super) fn explain(url: &RemoteUrl, what: &str, error: &object_store::Error) 
         line.hint(
             "the store is full: have its quota raised, or remove what nobody needs; what was sent is kept",
         )
+    } else if has(&["RequestTimeTooSkewed"]) {
+        line.hint("the clock of this machine is wrong: set it")
     } else if has(&["AuthorizationHeaderMalformed", "PermanentRedirect", "region"]) {
         line.hint("set the bucket's region: git config model.remote.NAME.region REGION, or AWS_REGION")
     } else if is_absent_bucket(&reason) {

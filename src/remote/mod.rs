@@ -36,6 +36,7 @@ use crate::remote_url::RemoteUrl;
 
 pub use checksums::{Compared, Suspect};
 pub use connect::Access;
+use connect::Threads;
 pub use credentials::aws::{AwsProfile, aws_profile};
 pub use credentials::azure::connection_field;
 pub use links::{MAX_PRESIGN, object_url};
@@ -49,7 +50,7 @@ const LIST_FROM: usize = 256;
 const HEADS_AT_ONCE: usize = 32;
 /// Objects in one page of a listing.
 const LIST_PAGE: usize = 1000;
-/// How often a waiting request looks whether the user wants to stop.
+/// How often a waiting request looks whether it is to be given up: whether the user wants to stop, for one.
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
 /// An open store.
@@ -59,7 +60,7 @@ pub struct Remote {
     signer: Option<Arc<dyn Signer>>,
     multipart: Option<Arc<dyn MultipartStore>>,
     checksums: Option<checksums::Checksums>,
-    runtime: Runtime,
+    runtime: Threads,
     engine: Engine,
     interrupt: Interrupt,
 }
@@ -73,16 +74,19 @@ impl std::fmt::Debug for Remote {
 /// Waits for requests, or for the user to stop them.
 fn wait<T>(runtime: &Runtime, interrupt: &Interrupt, work: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(async {
-        let interrupted = async {
-            while !interrupt.is_raised() {
-                tokio::time::sleep(INTERRUPT_POLL).await;
-            }
-        };
+        let interrupted = until(|| interrupt.is_raised());
         match futures::future::select(pin!(work), pin!(interrupted)).await {
             Either::Left((done, _)) => done,
             Either::Right(_) => interrupt.check().and(Err(Error::new("interrupted"))),
         }
     })
+}
+
+/// Returns soon after this is so.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(INTERRUPT_POLL).await;
+    }
 }
 
 /// What `git model remote check` found out.
@@ -154,22 +158,34 @@ impl Remote {
 
     /// The store's id; a store that has none becomes one.
     pub fn id_or_create(&self) -> Result<String> {
-        if let Some(id) = self.id()? {
-            return Ok(id);
-        }
-        let (id, bytes) = layout::new_format();
+        const ATTEMPTS: u32 = 5;
         let key = layout::format_key(&self.url)?;
-        let written = self.wait(async {
-            Ok(self.store.put_opts(&key, PutPayload::from(bytes), PutMode::Create.into()).await)
-        })?;
-        match written {
-            Ok(_) => Ok(id),
-            // Somebody else was first, or our own lost answer was retried: what the store says now counts.
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                self.id()?.ok_or_else(|| Error::new(format!("{}: format.json vanished", self.url)))
+        let (new, bytes) = layout::new_format();
+        let bytes = PutPayload::from(bytes);
+        let put = |mode: PutMode| {
+            self.wait(async { Ok(self.store.put_opts(&key, bytes.clone(), mode.into()).await) })
+        };
+        for attempt in 1..=ATTEMPTS {
+            if let Some(id) = self.id()? {
+                return Ok(id);
             }
-            Err(error) => Err(self.failed("cannot be written to", &error)),
+            let mut written = put(PutMode::Create)?;
+            let is_safe = !written.as_ref().is_err_and(explain::is_not_implemented);
+            if !is_safe {
+                written = put(PutMode::Overwrite)?;
+            }
+            match written {
+                Ok(_) if is_safe => return Ok(new),
+                // Somebody else may overwrite it, too.
+                Ok(_) => {}
+                // Somebody else was first or is still at it, or our own lost answer was retried.
+                Err(error) if explain::is_taken(&error) && attempt < ATTEMPTS => {}
+                Err(error) => return Err(self.failed("cannot be written to", &error)),
+            }
+            // What the store says a moment later counts.
+            std::thread::sleep(Duration::from_millis(100 << attempt));
         }
+        self.id()?.ok_or_else(|| Error::new(format!("{}: format.json vanished", self.url)))
     }
 
     /// The sizes of those of these objects that the store has.
@@ -183,10 +199,24 @@ impl Remote {
     }
 
     async fn head(&self, digest: &Digest) -> Result<Option<u64>> {
-        match self.store.head(&layout::object_key(&self.url, digest)?).await {
+        self.size_at(&layout::object_key(&self.url, digest)?).await
+    }
+
+    async fn size_at(&self, key: &Path) -> Result<Option<u64>> {
+        match self.store.head(key).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(error) if explain::is_absent_object(&error) => Ok(None),
-            Err(error) => Err(self.failed("cannot be read", &error)),
+            Err(error) => {
+                let failed = self.failed("cannot be read", &error);
+                let is_denied = matches!(error, object_store::Error::PermissionDenied { .. });
+                Err(match is_denied && matches!(self.url, RemoteUrl::S3 { .. }) {
+                    // What answers HEAD has no body that could say why.
+                    true => failed.hint(
+                        "S3 says so of what is not there, too, to whoever may not list the bucket: allow s3:ListBucket",
+                    ),
+                    false => failed,
+                })
+            }
         }
     }
 
@@ -212,8 +242,10 @@ impl Remote {
         while let Some(meta) =
             listing.try_next().await.map_err(|error| self.failed("cannot be listed", &error))?
         {
+            // Only at its own key: what lies elsewhere under that name, such as in a copy of the store, is never fetched.
             if let Some(digest) = meta.location.filename().and_then(Digest::from_hex)
                 && wanted.contains(&digest)
+                && meta.location == layout::object_key(&self.url, &digest)?
             {
                 found.insert(digest, meta.size);
             }
@@ -240,10 +272,21 @@ impl Remote {
         let (writable, conditional_writes) = self.wait(async {
             let cannot = |error: object_store::Error| self.failed("cannot be used", &error);
             self.store.put(&key, probe.clone()).await.map_err(cannot)?;
-            let back = self.read_small(&key, PROBE.len()).await?;
+            let back = self.read_small(&key, PROBE.len()).await;
             let again = self.store.put_opts(&key, probe.clone(), PutMode::Create.into()).await;
-            self.store.delete(&key).await.map_err(cannot)?;
-            Ok((Some(back.as_deref() == Some(PROBE)), Some(again.is_err())))
+            // Before anything is judged, or it would stay.
+            let deleted = self.store.delete(&key).await;
+            let back = back?;
+            deleted.map_err(cannot)?;
+            let is_refused = match again {
+                Ok(_) => false,
+                Err(error) if explain::is_taken(&error) => true,
+                Err(error) if explain::is_not_implemented(&error) => false,
+                Err(error) => return Err(cannot(error)),
+            };
+            // A push begins with asking for what is not there.
+            self.size_at(&key).await?;
+            Ok((Some(back.as_deref() == Some(PROBE)), Some(is_refused)))
         })?;
         Ok(Checked { store: self.id()?, writable, conditional_writes })
     }

@@ -15,6 +15,8 @@ pub enum Fate {
     Expired,
     /// It is answered with 403.
     Denied,
+    /// It is answered with this status and body.
+    Refused(&'static str, &'static str),
     /// The connection breaks after so many bytes of the answer.
     Cut(u64),
 }
@@ -40,7 +42,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Starts one before a server (`http://host:port`); `decide` sees the first line of every request.
+    /// Starts one before a server (`http://host:port`); `decide` sees the first line of every request, with its range and condition.
     pub fn start(server: &str, decide: impl FnMut(&str) -> Fate + Send + 'static) -> Proxy {
         Proxy::start_with(server, usize::MAX, decide)
     }
@@ -115,8 +117,9 @@ fn serve(mut client: TcpStream, shared: &Shared, is_full: bool) -> std::io::Resu
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
-    let range = text.lines().find(|line| line.to_ascii_lowercase().starts_with("range:")).unwrap_or_default();
-    let line = format!("{line} {range}");
+    let header = |name: &str| text.lines().find(|line| line.to_ascii_lowercase().starts_with(name));
+    let shown = [header("range:"), header("if-none-match:")].map(Option::unwrap_or_default);
+    let line = format!("{line} {}", shown.concat());
     shared.requests.lock().unwrap().push(line.clone());
     shared.refused.fetch_add(usize::from(is_full), Ordering::Relaxed);
     let fate = if is_full { Fate::Busy } else { (shared.decide.lock().unwrap())(&line) };
@@ -128,6 +131,7 @@ fn serve(mut client: TcpStream, shared: &Shared, is_full: bool) -> std::io::Resu
         Fate::Busy => Some(("503 Slow Down", "")),
         Fate::Expired => Some(("400 Bad Request", "<Error><Code>ExpiredToken</Code></Error>")),
         Fate::Denied => Some(("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>")),
+        Fate::Refused(status, body) => Some((status, body)),
         Fate::Pass | Fate::Cut(_) => None,
     };
     if let Some((status, body)) = refusal {

@@ -14,7 +14,11 @@ pub(super) fn open(url: &RemoteUrl, access: &Access) -> Result<Arc<DynObjectStor
     let store = HttpBuilder::new()
         .with_url(url.to_string())
         .with_retry(super::retry())
-        .with_http_connector(NoRedirects { allow_http: false, traffic: access.traffic.clone() })
+        .with_http_connector(NoRedirects {
+            allow_http: false,
+            endpoint: None,
+            traffic: access.traffic.clone(),
+        })
         .build()
         .map_err(|error| explain(url, "cannot be used", &error))?;
     Ok(Arc::new(store))

@@ -66,7 +66,7 @@ struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = super::plain_client(false)?;
+        let client = super::plain_client(false, None)?;
         let client = Client::new(client, self.traffic.clone());
         Ok(HttpClient::new(ByLink { uris: Arc::clone(&self.uris), client }))
     }

@@ -8,6 +8,7 @@ pub(super) mod links;
 mod renewing;
 mod s3;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use object_store::multipart::MultipartStore;
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, ClientOptions, DynObjectStore, ObjectStore, RetryConfig};
 use tokio::runtime::Runtime;
+use url::Url;
 
 use crate::error::{Error, Result};
 use crate::fsio::Durability;
@@ -150,8 +152,8 @@ fn is_header_text(text: &str) -> bool {
 
 fn check_endpoint(url: &RemoteUrl, endpoint: &str, allow_http: bool) -> Result<()> {
     let shown = human::escape(&remote_url::redact(endpoint));
-    let parsed = url::Url::parse(endpoint).ok().filter(|parsed| parsed.host().is_some());
-    match parsed.as_ref().map(url::Url::scheme) {
+    let parsed = Url::parse(endpoint).ok().filter(|parsed| parsed.host().is_some());
+    match parsed.as_ref().map(Url::scheme) {
         Some("https") => Ok(()),
         Some("http") if allow_http => Ok(()),
         Some("http") => Err(Error::new(format!("{url}: the endpoint {shown} is plain http"))
@@ -177,14 +179,36 @@ fn retry() -> RetryConfig {
     }
 }
 
-/// The threads on which requests run.
-pub(super) fn runtime() -> Result<Runtime> {
+/// How long a thread that is blocked is waited for in the end.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The threads on which requests run. One that the system keeps in a call that does not return, such as on a pipe or a share that
+/// hangs, does not keep the process.
+pub(super) struct Threads(Option<Runtime>);
+
+impl Deref for Threads {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(BLOCKED_PATIENCE);
+        }
+    }
+}
+
+/// Starts them.
+pub(super) fn runtime() -> Result<Threads> {
     allow_open_files();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
+    Ok(Threads(Some(runtime)))
 }
 
 /// Lets this process have as many files open as hundreds of requests need, with what arrives by them: some systems begin with
@@ -203,12 +227,17 @@ fn allow_open_files() {
 /// A client that follows no redirect: it would take credentials along to wherever the answer says.
 pub(super) fn http_client(https_only: bool) -> reqwest::Result<reqwest::Client> {
     // Between bytes, not for the whole request: that would cut long transfers off.
-    client_builder(https_only).read_timeout(Duration::from_secs(60)).build()
+    client_builder(https_only, None).read_timeout(Duration::from_secs(60)).build()
 }
 
-/// As [`http_client`], but for its timeout between bytes, which would also run while a large body is sent.
-pub(super) fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+/// As [`http_client`], but for its timeout between bytes, which would also run while a large body is sent. What is on this
+/// machine, as far as that is known, is not asked through a proxy, which would see plain http.
+pub(super) fn client_builder(https_only: bool, place: Option<&Url>) -> reqwest::ClientBuilder {
+    let builder = match place.is_some_and(remote_url::is_here) {
+        true => reqwest::Client::builder().no_proxy(),
+        false => reqwest::Client::builder(),
+    };
+    builder
         .redirect(reqwest::redirect::Policy::none())
         .https_only(https_only)
         .http1_only()
@@ -224,24 +253,27 @@ pub(super) fn client_builder(https_only: bool) -> reqwest::ClientBuilder {
 #[derive(Debug)]
 struct NoRedirects {
     allow_http: bool,
+    endpoint: Option<Url>,
     traffic: Traffic,
 }
 
 impl NoRedirects {
     fn new(access: &Access) -> NoRedirects {
-        NoRedirects { allow_http: access.allow_http, traffic: access.traffic.clone() }
+        let endpoint = access.endpoint.as_deref().and_then(|endpoint| Url::parse(endpoint).ok());
+        NoRedirects { allow_http: access.allow_http, endpoint, traffic: access.traffic.clone() }
     }
 }
 
 impl HttpConnector for NoRedirects {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Client::new(plain_client(!self.allow_http)?, self.traffic.clone())))
+        let client = plain_client(!self.allow_http, self.endpoint.as_ref())?;
+        Ok(HttpClient::new(Client::new(client, self.traffic.clone())))
     }
 }
 
 /// A client without a read timeout, which would run while a large part is sent; the rules for traffic know what stalls.
-fn plain_client(https_only: bool) -> object_store::Result<reqwest::Client> {
-    client_builder(https_only)
+fn plain_client(https_only: bool, place: Option<&Url>) -> object_store::Result<reqwest::Client> {
+    client_builder(https_only, place)
         .build()
         .map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })
 }

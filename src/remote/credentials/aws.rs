@@ -24,6 +24,8 @@ use crate::human;
 use crate::remote::Access;
 use crate::remote_url::RemoteUrl;
 
+/// How long credentials are waited for, as by AWS's own tools where a program gives them.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The region that token services are asked in when none is known.
 pub(in crate::remote) const USUAL_REGION: &str = "us-east-1";
 
@@ -160,13 +162,19 @@ impl Machine {
         if !region.as_ref().chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(Error::new(format!("`{}` is not an AWS region", human::escape(region.as_ref()))));
         }
-        let credentials = usual_chain(self.config.clone(), &region).await.provide_credentials().await;
+        let credentials = provide(&usual_chain(self.config.clone(), &region).await).await;
         let credentials = credentials.map_err(|error| {
             let reason: String = human::escape(&causes(&error)).chars().take(400).collect();
             Error::new(format!("no AWS credentials were found: {reason}")).hint(advice)
         })?;
         Ok((credentials, region.as_ref().to_owned()))
     }
+}
+
+/// Asks for credentials. What a profile says may run a program, which could wait for ever.
+async fn provide(source: &impl ProvideCredentials) -> Result<Credentials, CredentialsError> {
+    let answer = tokio::time::timeout(PATIENCE, source.provide_credentials()).await;
+    answer.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PATIENCE)))
 }
 
 /// Refuses at once what is half there: the chain would pass over it, and end at a metadata server.
@@ -198,7 +206,7 @@ impl Source for Chain {
     type Credential = AwsCredential;
 
     async fn fetch(&self) -> Result<Fresh<AwsCredential>> {
-        let found = self.source().await?.provide_credentials().await;
+        let found = provide(&self.source().await?).await;
         let found = found.map_err(|error| self.explain(&error))?;
         let expires = found.expiry();
         if expires.is_some_and(|expires| expires <= SystemTime::now()) {

@@ -158,6 +158,9 @@ impl Source for ManagedIdentity {
     }
 }
 
+/// How long `az` is waited for. It starts slowly, and asks by the network.
+const CLI_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Whoever logged in with `az login`.
 #[derive(Debug)]
 struct AzureCli;
@@ -174,14 +177,14 @@ impl Source for AzureCli {
             expires_on: Option<i64>,
         }
         let what = "az account get-access-token";
-        let run = tokio::task::spawn_blocking(|| {
-            std::process::Command::new("az")
-                .args(["account", "get-access-token", "--output", "json", "--resource", RESOURCE])
-                .stdin(std::process::Stdio::null())
-                .output()
-        });
-        let output = run.await.map_err(|error| Error::new(what).caused_by(error))?;
-        let output = output.map_err(|error| Error::new(what).caused_by(error))?;
+        let mut az = tokio::process::Command::new("az");
+        az.args(["account", "get-access-token", "--output", "json", "--resource", RESOURCE])
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(CLI_PATIENCE, az.output()).await;
+        let output = output
+            .map_err(|_| Error::new(format!("{what}: gave no token within {} s", CLI_PATIENCE.as_secs())))?
+            .map_err(|error| Error::new(what).caused_by(error))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it failed").to_owned();

@@ -23,6 +23,9 @@ use external_account::ExternalAccount;
 /// Credentials are renewed this long before they expire, or when a quarter of their time is left if that is shorter.
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
 
+/// So long after a source failed it is asked again, while what it gave before is still good.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+
 /// Credentials with the time at which they expire, if they do.
 pub(super) struct Fresh<C> {
     credential: C,
@@ -83,9 +86,11 @@ impl<S: Source> Renewed<S> {
                 });
                 Ok(credential)
             }
-            // What is held is still good for a while; the source may answer the next time.
-            Err(error) => match &*held {
+            // What is held is still good for a while; the source may answer the next time. Not every request is to wait for that.
+            Err(error) => match &mut *held {
                 Some(held) if held.expires.is_some_and(|expires| now < expires) => {
+                    let again = SystemTime::now() + ASK_AGAIN;
+                    held.renew = held.expires.map(|expires| again.min(expires));
                     Ok(Arc::clone(&held.credential))
                 }
                 _ => Err(error),
@@ -190,6 +195,11 @@ mod tests {
             let brief = Renewed::start(Counter(AtomicU64::new(0), 0)).await.unwrap();
             assert_eq!((*brief.current().await.unwrap(), *brief.current().await.unwrap()), (1, 2));
             assert_eq!(brief.current().await.unwrap_err().one_line(), "no more");
+            // What is held still holds: the source, which has no more, is not asked for each request.
+            let held = Renewed::start(Counter(AtomicU64::new(2), 3_600_000)).await.unwrap();
+            held.held.lock().await.as_mut().unwrap().renew = Some(now);
+            assert_eq!((*held.current().await.unwrap(), *held.current().await.unwrap()), (2, 2));
+            assert_eq!(held.source.0.load(Ordering::Relaxed), 4);
         });
     }
 }

@@ -9,6 +9,7 @@ use url::{Host, Url};
 use crate::error::{Error, Result};
 use crate::human;
 use crate::remote::connect;
+use crate::remote_url;
 
 /// No token is longer; longer answers are not read to their end.
 pub(super) const MAX_ANSWER: usize = 1024 * 1024;
@@ -62,13 +63,14 @@ impl Clients {
 
 /// Whether a URL leads to this machine or its metadata server, where plain http is the rule.
 pub(super) fn is_beside(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local(),
+    let is_beside = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_link_local(),
         // The metadata server of AWS by IPv6.
-        Some(Host::Ipv6(ip)) => ip.is_loopback() || IpAddr::from([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]) == ip,
-        Some(Host::Domain(name)) => name == "localhost" || name == "metadata.google.internal",
+        Some(Host::Ipv6(ip)) => IpAddr::from([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]) == ip,
+        Some(Host::Domain(name)) => name == "metadata.google.internal",
         None => false,
-    }
+    };
+    is_beside || remote_url::is_here(url)
 }
 
 /// A URL to which a secret may be sent: https, or on this machine.
@@ -81,7 +83,7 @@ pub(super) fn secure(text: &str, what: &str) -> Result<Url> {
 }
 
 fn text_of(text: &str) -> String {
-    crate::remote_url::redact(text)
+    remote_url::redact(text)
 }
 
 /// As [`ask`], with a request that is still to be built.

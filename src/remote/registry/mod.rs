@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use tokio::runtime::Runtime;
 use url::Url;
 
 use super::connect;
@@ -64,7 +63,7 @@ pub struct Registry {
     base: Url,
     access: Access,
     client: Client,
-    runtime: Runtime,
+    runtime: connect::Threads,
     interrupt: Interrupt,
     /// What is sent as `Authorization`, once the registry asked for it.
     authorization: Mutex<Option<HeaderValue>>,
@@ -83,7 +82,7 @@ impl Registry {
         let base = Url::parse(&format!("{scheme}://{}/v2/{}/", place.registry, place.repository))
             .map_err(|error| Error::usage(format!("{place}: not a place in a registry")).caused_by(error))?;
         // An upload has no answer before its last byte, however large it is: no timeout for the whole, none between bytes read.
-        let client = connect::client_builder(!access.plain_http)
+        let client = connect::client_builder(!access.plain_http, Some(&base))
             .build()
             .map_err(|error| Error::new("cannot start the transfer threads").caused_by(error))?;
         Ok(Registry {

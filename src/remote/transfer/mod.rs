@@ -10,19 +10,21 @@ mod wire;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
-use super::Remote;
+use super::{Remote, until};
 use crate::error::{Error, Result};
 use crate::fsio::Partial;
 use crate::human;
 use crate::id::Digest;
 use crate::progress::Step;
-use pace::Gate;
+use pace::{Ahead, Gate};
 
 pub use wire::Traffic;
 pub(super) use wire::{Client, REQUESTS};
@@ -43,10 +45,7 @@ const PARTS_AT_ONCE: usize = 16;
 const READ_AHEAD: usize = 4;
 /// Bytes of all parts and small objects in memory at once.
 const BUDGET: u64 = 128 * MIB;
-/// Bytes of small objects on their way to a store at once. They leave this process at once and its system much later: what a
-/// slow link cannot carry in a minute would count as stalled.
-const SMALL_AHEAD: u64 = 16 * MIB;
-/// The unit in which they are counted.
+/// The unit in which the memory for what is sent is counted.
 const GRAIN: u64 = 64 * 1024;
 /// Objects at once with a folder.
 const FOLDER_JOBS: usize = 16;
@@ -124,8 +123,8 @@ pub(super) struct Engine {
     ahead: Semaphore,
     /// And on their way from it.
     fetching: Arc<Gate>,
-    /// Small objects on their way to the store, in grains.
-    small: Semaphore,
+    /// Small objects on their way to the store.
+    small: Ahead,
     /// Memory for what is sent, in grains.
     memory: Arc<Semaphore>,
     is_folder: bool,
@@ -144,7 +143,7 @@ impl Engine {
             sending: Gate::new(SENT_TO_BEGIN, most, SENT_BEFORE_MORE),
             ahead: Semaphore::new((cores / 2).clamp(1, READ_AHEAD)),
             fetching: Gate::new(FETCHED_TO_BEGIN, most, 0),
-            small: Semaphore::new((SMALL_AHEAD / GRAIN) as usize),
+            small: Ahead::new(),
             memory: Arc::new(Semaphore::new((BUDGET / GRAIN) as usize)),
             is_folder,
         }
@@ -255,8 +254,13 @@ impl Remote {
             let left = std::iter::from_fn(|| if stop.load(Ordering::Relaxed) { None } else { lane.next() });
             let work = |at: usize| work(&items[at]).map(move |done| (at, done));
             let mut outcomes = futures::stream::iter(left).map(work).buffer_unordered(lane.at_once);
+            let stopped = until(|| stop.load(Ordering::Relaxed));
             let all = self.wait(async move {
-                while let Some((at, outcome)) = outcomes.next().await {
+                let mut stopped = pin!(stopped);
+                // Once nothing more can be done, what is on its way is given up: at a store that does not answer it would last.
+                while let Either::Left((Some((at, outcome)), _)) =
+                    select(outcomes.next(), stopped.as_mut()).await
+                {
                     match outcome {
                         Ok(()) => {}
                         Err(Failure::Object(error)) => {

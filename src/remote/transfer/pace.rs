@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// A rate is measured over at least this time.
 const EPOCH: Duration = Duration::from_millis(250);
@@ -11,6 +11,69 @@ const EPOCH: Duration = Duration::from_millis(250);
 const WORTH: f64 = 1.1;
 /// After growth did not help, or the store asked for less, nothing is tried for so long.
 const REST: Duration = Duration::from_secs(10);
+
+/// Bytes of small objects on their way to a store at once, to begin with and at most.
+const AHEAD_TO_BEGIN: u64 = 2 * 1024 * 1024;
+const AHEAD: u64 = 16 * 1024 * 1024;
+/// More than to begin with only where the store took as much in so many seconds.
+const AHEAD_SECONDS: u64 = 15;
+/// The unit in which they are counted.
+const AHEAD_GRAIN: u64 = 8 * 1024;
+
+/// Bounds the small objects that are on their way to a store by their bytes. They leave this process at once and its system much
+/// later: what a slow link cannot carry in a minute would count as stalled, and be sent again for nothing.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    permits: Semaphore,
+    state: Mutex<AheadState>,
+}
+
+#[derive(Debug)]
+struct AheadState {
+    /// Bytes that may be on their way.
+    limit: u64,
+    done: u64,
+    began: Option<Instant>,
+}
+
+impl AheadState {
+    /// The store took these bytes. Returns by how many more may be on their way.
+    fn done(&mut self, bytes: u64, now: Instant) -> u64 {
+        self.done += bytes;
+        let elapsed = self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let carried = self.done as f64 / elapsed.as_secs_f64() * AHEAD_SECONDS as f64;
+        let more = (carried as u64).min(AHEAD).saturating_sub(self.limit) / AHEAD_GRAIN * AHEAD_GRAIN;
+        self.limit += more;
+        more
+    }
+}
+
+impl Ahead {
+    pub(super) fn new() -> Ahead {
+        Ahead {
+            permits: Semaphore::new((AHEAD_TO_BEGIN / AHEAD_GRAIN) as usize),
+            state: Mutex::new(AheadState { limit: AHEAD_TO_BEGIN, done: 0, began: None }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, AheadState> {
+        self.state.lock().expect("no thread panicked")
+    }
+
+    /// Waits until so many bytes may be on their way, too.
+    pub(super) async fn room_for(&self, bytes: u64) -> SemaphorePermit<'_> {
+        let grains = bytes.div_ceil(AHEAD_GRAIN).clamp(1, AHEAD_TO_BEGIN / AHEAD_GRAIN) as u32;
+        let room = self.permits.acquire_many(grains).await.expect("never closed");
+        self.state().began.get_or_insert_with(Instant::now);
+        room
+    }
+
+    /// The store took so many.
+    pub(super) fn done(&self, bytes: u64) {
+        let more = self.state().done(bytes, Instant::now());
+        self.permits.add_permits((more / AHEAD_GRAIN) as usize);
+    }
+}
 
 /// Decides the limit. Knows no clock and no threads: it is told what happened when.
 #[derive(Debug)]
@@ -280,6 +343,22 @@ mod tests {
             controller.done(1_000, now);
         }
         assert_eq!(controller.limit, 8);
+    }
+
+    #[test]
+    fn more_is_on_its_way_only_where_it_is_carried() {
+        let began = Instant::now();
+        // Objects of 64 KiB each, so many a second.
+        let after = |rate: u32, seconds: u32| {
+            let mut state = AheadState { limit: AHEAD_TO_BEGIN, done: 0, began: Some(began) };
+            for object in 1..=rate * seconds {
+                state.done(64 * 1024, began + Duration::from_secs(1) * object / rate);
+            }
+            state.limit
+        };
+        assert_eq!(after(1, 300), AHEAD_TO_BEGIN, "it takes half a minute");
+        assert_eq!(after(8, 10), 8 * 1024 * 1024 / 16 * 15);
+        assert_eq!(after(1000, 1), AHEAD);
     }
 
     #[test]

@@ -44,19 +44,27 @@ pub(super) struct SentPart {
 pub(super) struct Record {
     path: PathBuf,
     file: File,
+    is_spare: bool,
     upload: Option<String>,
     parts: BTreeMap<u64, SentPart>,
 }
 
 impl Record {
-    /// Opens the record of an object's upload. `None` when another process is at it: then that one's is left alone.
-    pub(super) fn open(dir: &Path, object: &Upload, key: &str, part_size: u64) -> Result<Option<Record>> {
+    /// Opens the record of an object's upload. When another process is at it, that one's is left alone and a spare one made.
+    pub(super) fn open(dir: &Path, object: &Upload, key: &str, part_size: u64) -> Result<Record> {
         fsio::create_dir_all(dir, Durability::Off)?;
-        let path = dir.join(object.digest.to_hex());
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = file.context(&path, "open")?;
-        if file.try_lock().is_err() {
-            return Ok(None);
+        let open = |path: &Path| {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            file.context(path, "open")
+        };
+        let mut path = dir.join(object.digest.to_hex());
+        let mut file = open(&path)?;
+        let is_spare = file.try_lock().is_err();
+        if is_spare {
+            path.set_extension(uuid::Uuid::new_v4().simple().to_string());
+            file = open(&path)?;
+            // Nobody else knows it yet. Where files cannot be locked, it is old only after a week, too.
+            file.try_lock().ok();
         }
         let mut text = String::new();
         // What cannot be read is as good as nothing.
@@ -71,7 +79,12 @@ impl Record {
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n").context(&path, "write")?;
         }
-        Ok(Some(Record { path, file, upload, parts }))
+        Ok(Record { path, file, is_spare, upload, parts })
+    }
+
+    /// Whether no later run looks at it, but to end its upload.
+    pub(super) fn is_spare(&self) -> bool {
+        self.is_spare
     }
 
     /// The upload to go on with.
@@ -162,37 +175,45 @@ mod tests {
     fn an_upload_is_gone_on_with() {
         let dir = tempfile::tempdir().unwrap();
         let open = |key: &str, size: u64| Record::open(dir.path(), &object(), key, size).unwrap();
-        let mut record = open("k", 16).unwrap();
+        let mut record = open("k", 16);
         assert_eq!(record.upload(), None);
         record.begin("k", "upload-1", 16).unwrap();
         record.add(&part(1)).unwrap();
         record.add(&part(0)).unwrap();
         record.file.write_all(b"{\"part\":2,").unwrap();
-        assert!(open("k", 16).is_none(), "it is in use");
+        let spare = open("k", 16);
+        assert_eq!((spare.is_spare(), spare.upload()), (true, None), "it is in use");
+        spare.remove();
         drop(record);
-        let record = open("k", 16).unwrap();
+        let record = open("k", 16);
+        assert!(!record.is_spare());
         assert_eq!(record.upload(), Some("upload-1"));
         assert_eq!(record.sent(1, &part(1).until).unwrap().id, "<id>1</id>");
         assert!(record.sent(1, &part(0).until).is_none(), "other content");
         assert!(record.sent(2, &part(2).until).is_none(), "cut off");
         drop(record);
-        assert_eq!(open("other", 16).unwrap().upload(), None);
-        assert_eq!(open("k", 17).unwrap().upload(), None);
-        open("k", 16).unwrap().remove();
-        assert_eq!(open("k", 16).unwrap().upload(), None);
+        assert_eq!(open("other", 16).upload(), None);
+        assert_eq!(open("k", 17).upload(), None);
+        open("k", 16).remove();
+        assert_eq!(open("k", 16).upload(), None);
     }
 
     #[test]
     fn old_uploads_are_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let mut record = Record::open(dir.path(), &object(), "k", 16).unwrap().unwrap();
+        let open = || Record::open(dir.path(), &object(), "k", 16).unwrap();
+        let (mut record, mut spare) = (open(), open());
         record.begin("k", "upload-1", 16).unwrap();
+        spare.begin("k", "upload-2", 16).unwrap();
         assert_eq!(take_old(dir.path()), []);
         let old = std::time::SystemTime::now() - KEEP - std::time::Duration::from_secs(60);
         record.file.set_modified(old).unwrap();
-        assert_eq!(take_old(dir.path()), [], "it is in use");
-        drop(record);
-        assert_eq!(take_old(dir.path()), [("k".to_owned(), "upload-1".to_owned())]);
+        spare.file.set_modified(old).unwrap();
+        assert_eq!(take_old(dir.path()), [], "they are in use");
+        drop((record, spare));
+        let mut ended = take_old(dir.path());
+        ended.sort();
+        assert_eq!(ended, ["upload-1", "upload-2"].map(|id| ("k".to_owned(), id.to_owned())));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

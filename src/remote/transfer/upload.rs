@@ -54,6 +54,16 @@ struct Sending<'a> {
     step: &'a dyn Step,
 }
 
+impl Sending<'_> {
+    /// Ends the upload, if there is one. The store may have ended it already, or a rule of the bucket will.
+    async fn abort(&self) {
+        // Without an id it would be the object that some servers delete.
+        if !self.id.is_empty() {
+            drop(self.store.abort_multipart(&self.key, &self.id).await);
+        }
+    }
+}
+
 impl Remote {
     pub(super) async fn send(
         &self,
@@ -75,11 +85,9 @@ impl Remote {
             true => Some(self.engine.ahead.acquire().await.expect("never closed")),
             false => None,
         };
-        let _small = match upload.is_large() || self.engine.is_folder {
+        let small = match upload.is_large() || self.engine.is_folder {
             true => None,
-            false => {
-                Some(self.engine.small.acquire_many(Engine::weight(upload.size)).await.expect("never closed"))
-            }
+            false => Some(self.engine.small.room_for(upload.size).await),
         };
         let memory = self.engine.memory.acquire_many(Engine::weight(upload.size));
         let _held = memory.await.expect("never closed");
@@ -97,6 +105,9 @@ impl Remote {
         put.map_err(|error| self.not_written(&error))?;
         if let Some(turn) = turn {
             turn.done(upload.size);
+        }
+        if small.is_some() {
+            self.engine.small.done(upload.size);
         }
         step.advance(upload.size);
         Ok(())
@@ -165,7 +176,7 @@ impl Remote {
     ) -> Result<(), Failure> {
         let part_size = part_size(upload.size);
         let mut record = Record::open(records, upload, key.as_ref(), part_size)?;
-        let known = record.as_ref().and_then(Record::upload).map(str::to_owned);
+        let known = record.upload().map(str::to_owned);
         let mut sending =
             Sending { upload, store: Arc::clone(store), key, id: String::new(), part_size, step };
         let mut sent = match known {
@@ -184,12 +195,14 @@ impl Remote {
             if self.came_by_itself(upload).await {
                 sent = Ok(());
             } else {
+                // Its record is about to be another's, and some of its parts may be there still.
+                sending.abort().await;
                 sent = self.send_new(&mut sending, source, &mut record).await;
             }
         }
         let failure = match sent {
             Ok(()) => {
-                record.into_iter().for_each(Record::remove);
+                record.remove();
                 return Ok(());
             }
             Err(Stopped::Failure(failure)) => failure,
@@ -197,12 +210,9 @@ impl Remote {
         };
         // What another run can go on with stays. What stays invisible is ended; if that fails, too, the bucket's rule for
         // unfinished uploads does it.
-        if record.is_none() || matches!(failure, Failure::Object(_)) {
-            // Without an id it would be the object that some servers delete.
-            if !sending.id.is_empty() {
-                drop(sending.store.abort_multipart(&sending.key, &sending.id).await);
-            }
-            record.into_iter().for_each(Record::remove);
+        if record.is_spare() || matches!(failure, Failure::Object(_)) {
+            sending.abort().await;
+            record.remove();
         }
         if self.came_by_itself(upload).await { Ok(()) } else { Err(failure) }
     }
@@ -216,13 +226,11 @@ impl Remote {
         &self,
         sending: &mut Sending<'_>,
         source: &File,
-        record: &mut Option<Record>,
+        record: &mut Record,
     ) -> Result<(), Stopped> {
         let created = sending.store.create_multipart(&sending.key).await;
         sending.id = created.map_err(|error| self.not_written(&error))?;
-        if let Some(record) = record {
-            record.begin(sending.key.as_ref(), &sending.id, sending.part_size)?;
-        }
+        record.begin(sending.key.as_ref(), &sending.id, sending.part_size)?;
         self.send_upload(sending, source, record).await
     }
 
@@ -231,7 +239,7 @@ impl Remote {
         &self,
         sending: &Sending<'_>,
         source: &File,
-        record: &mut Option<Record>,
+        record: &mut Record,
     ) -> Result<(), Stopped> {
         let mut reader = Reader::new(sending.upload, sending.part_size);
         let mut ids: BTreeMap<u64, String> = BTreeMap::new();
@@ -250,7 +258,7 @@ impl Remote {
             let held = meanwhile(&mut parts, &mut note, held).await?.expect("never closed");
             let Some((part, bytes)) = reader.next(source).map_err(Stopped::Failure)? else { break };
             let (length, until) = (bytes.len() as u64, reader.hasher.clone().finish());
-            if let Some(sent) = record.as_ref().and_then(|record| record.sent(part, &until)) {
+            if let Some(sent) = record.sent(part, &until) {
                 ids.insert(part, sent.id.clone());
                 sending.step.advance(length);
                 continue;
@@ -280,9 +288,12 @@ impl Remote {
         reader.finish(source).map_err(Stopped::Failure)?;
         let ids = ids.into_values().map(|content_id| PartId { content_id }).collect();
         let completed = sending.store.complete_multipart(&sending.key, &sending.id, ids).await;
-        completed.map(drop).map_err(|error| match explain::says(&error, "status code: 400") {
-            true => Stopped::Refused(self.not_written(&error)),
-            false => self.stopped(&error),
+        completed.map(drop).map_err(|error| {
+            let is_refused = explain::says(&error, "status code: 400") && !explain::is_expired(&error);
+            match is_refused {
+                true => Stopped::Refused(self.not_written(&error)),
+                false => self.stopped(&error),
+            }
         })
     }
 
@@ -290,14 +301,12 @@ impl Remote {
         &self,
         sending: &Sending<'_>,
         done: Result<object_store::Result<(u64, SentPart)>, JoinError>,
-        record: &mut Option<Record>,
+        record: &mut Record,
         ids: &mut BTreeMap<u64, String>,
     ) -> Result<(), Stopped> {
         let sent = done.map_err(object_store::Error::from).and_then(|sent| sent);
         let (length, part) = sent.map_err(|error| self.stopped(&error))?;
-        if let Some(record) = record {
-            record.add(&part)?;
-        }
+        record.add(&part)?;
         ids.insert(part.part, part.id);
         sending.step.advance(length);
         Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use object_store::client::{
     HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
@@ -24,6 +25,10 @@ pub(in crate::remote) const REQUESTS: usize = 256;
 const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that are handed to the connection at once.
 const SLICE: usize = 64 * 1024;
+/// What is read as a whole is no longer: the reason of a failure,
+const MAX_REASON: u64 = 1024 * 1024;
+/// and every other answer but an object, such as a page of a listing.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 /// What a request weighs besides its bytes when the rate is measured: small objects are a matter of requests.
 const REQUEST_WEIGHT: u64 = 256 * 1024;
 
@@ -122,6 +127,7 @@ impl HttpService for Client {
         let (parts, body) = request.into_parts();
         let url = parts.uri.to_string().parse::<reqwest::Url>();
         let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        let is_for_object = parts.method == Method::GET && !is_listing(&url);
         let mut out = reqwest::Request::new(parts.method, url);
         *out.headers_mut() = parts.headers;
         let moved = Arc::new(Moved::new());
@@ -147,21 +153,41 @@ impl HttpService for Client {
         if matches!(answer.status().as_u16(), 429 | 503) {
             turn.overloaded();
         }
-        let (status, version) = (answer.status(), answer.version());
+        let (mut status, version) = (answer.status(), answer.version());
         let headers = answer.headers().clone();
+        let limit = match status.is_success() {
+            true if is_for_object => None,
+            true => Some(MAX_ANSWER),
+            false => Some(MAX_REASON),
+        };
         let body = Incoming {
             inner: answer.into(),
             turn: Some(turn),
             traffic: self.traffic.clone(),
             work: sent + REQUEST_WEIGHT,
+            left: limit,
             held: None,
             stalled: Box::pin(tokio::time::sleep(STALLED)),
         };
-        let mut response = HttpResponse::new(HttpResponseBody::new(body));
+        let mut body = HttpResponseBody::new(body);
+        // S3 says so that a body came too slowly. By its proper status it is sent again.
+        if status == StatusCode::BAD_REQUEST {
+            let reason = body.bytes().await?;
+            if String::from_utf8_lossy(&reason).contains("<Code>RequestTimeout</Code>") {
+                status = StatusCode::REQUEST_TIMEOUT;
+            }
+            body = reason.into();
+        }
+        let mut response = HttpResponse::new(body);
         (*response.status_mut(), *response.version_mut()) = (status, version);
         *response.headers_mut() = headers;
         Ok(response)
     }
+}
+
+/// Whether a GET asks for a page of a listing, of S3 and Google or of Azure.
+fn is_listing(url: &reqwest::Url) -> bool {
+    url.query_pairs().any(|(name, value)| name == "list-type" || (name == "comp" && value == "list"))
 }
 
 fn stalled() -> HttpError {
@@ -170,6 +196,11 @@ fn stalled() -> HttpError {
         format!("timed out: nothing moved for {} seconds", STALLED.as_secs()),
     );
     HttpError::new(HttpErrorKind::Timeout, error)
+}
+
+/// Not to be tried again.
+fn too_long() -> HttpError {
+    HttpError::new(HttpErrorKind::Decode, std::io::Error::other("the store's answer is too long"))
 }
 
 /// Says what object_store needs to know: whether the request may be sent again.
@@ -245,6 +276,8 @@ struct Incoming {
     turn: Option<Turn>,
     traffic: Traffic,
     work: u64,
+    /// Bytes that may still come, if what comes is read as a whole.
+    left: Option<u64>,
     /// Bytes that came and must wait for their time.
     held: Option<(Bytes, Pin<Box<Sleep>>)>,
     stalled: Pin<Box<Sleep>>,
@@ -299,6 +332,13 @@ impl Body for Incoming {
             Some(Ok(frame)) => {
                 let Ok(bytes) = frame.into_data() else { return self.poll_frame(context) };
                 this.work += bytes.len() as u64;
+                if let Some(left) = &mut this.left {
+                    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                        this.turn = None;
+                        return Poll::Ready(Some(Err(too_long())));
+                    };
+                    *left = rest;
+                }
                 match this.traffic.reserve(bytes.len()) {
                     None => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                     Some(wait) => {
