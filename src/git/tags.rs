@@ -82,7 +82,10 @@ impl Git {
     pub fn read_tag(&self, name: &str, id: &Oid) -> Result<RawTag> {
         let shown = || format!("tag {}", human::escape(name));
         if id.is_null() {
-            return Err(Error::refused(format!("{}: its file in refs/tags names no object", shown())));
+            return Err(Error::refused(format!(
+                "{}: its file in refs/tags names no object; without that file, git fetch --tags brings the tag again",
+                shown()
+            )));
         }
         let (kind, bytes) = self.object(id).map_err(|error| error.about(shown()))?;
         if kind == "commit" {

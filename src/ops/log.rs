@@ -12,6 +12,7 @@ use crate::human;
 use crate::id::Digest;
 use crate::lineage::{Basis, Lineage};
 use crate::model_yaml::{Direction, Model};
+use crate::release::{Finding, History};
 
 /// What to show.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,7 @@ pub struct Log {
     pub model: Model,
     /// Each after the versions that came from it; on one line of the history, newest first.
     pub versions: Vec<Version>,
-    /// Records in the history that cannot be read.
+    /// Records in the history, and tags here, that cannot be read.
     pub unreadable: Vec<Error>,
 }
 
@@ -95,7 +96,10 @@ pub fn log(ctx: &Ctx, options: &Options) -> Result<Log> {
         Past { ctx, model: &model, commits: HashMap::new(), read: HashMap::new(), unreadable: Vec::new() };
     let commits = ctx.git.file_history(&start, &path)?;
     past.commits = commits.iter().map(|commit| (commit.id.clone(), commit.parents.clone())).collect();
-    let marks = Marks::load(ctx, &model)?;
+    let history = registry::local_history(ctx, &model.name)?;
+    let damaged = history.findings().iter().filter(|finding| matches!(finding, Finding::Damaged { .. }));
+    past.unreadable.extend(damaged.map(|finding| Error::new(finding.to_string())));
+    let marks = Marks::of_history(ctx, &model, &history)?;
     let direction = directions(&model);
     let mut versions = Vec::new();
     for commit in commits {
@@ -220,8 +224,7 @@ fn metrics(
 struct Marks(HashMap<Digest, (Vec<String>, Vec<String>)>);
 
 impl Marks {
-    fn load(ctx: &Ctx, model: &Model) -> Result<Marks> {
-        let history = registry::local_history(ctx, &model.name)?;
+    fn of_history(ctx: &Ctx, model: &Model, history: &History) -> Result<Marks> {
         let mut marks: HashMap<Digest, (Vec<String>, Vec<String>)> = HashMap::new();
         for release in history.releases() {
             let target = ctx.git.parse_id(&release.tag.target)?;
