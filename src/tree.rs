@@ -201,7 +201,7 @@ pub fn check_level(entries: &[Entry]) -> Result<()> {
 }
 
 /// The form in which a case-insensitive, normalising file system compares names.
-fn fold(name: &str) -> String {
+pub fn fold(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }

@@ -484,3 +484,16 @@ fn a_full_disk_leaves_no_half_of_an_ignore_line() {
     repo.model(["add", "weights.bin"]).ok();
     assert!(repo.text(".gitignore").ends_with("/weights.bin\n"));
 }
+
+#[test]
+fn artifacts_whose_paths_differ_in_letter_case_only_are_refused() {
+    let sandbox = Sandbox::new();
+    let repo = sandbox.repo("repo");
+    repo.write("models/W", "W");
+    repo.write("Models/w", "w");
+    repo.model(["add", "models/W", "Models/w"]).fails(2, "only in letter case or Unicode form");
+    assert!(!repo.exists("models/W.pointer") && !repo.exists("Models/w.pointer"));
+    repo.model(["add", "models/W"]).ok();
+    repo.model(["add", "Models/w"]).fails(2, "Models/w: differs from models/W only in letter case");
+    repo.model(["add", "models/W"]).ok();
+}

@@ -15,6 +15,7 @@ use crate::human;
 use crate::pointer::{self, Pointer};
 use crate::repo_config;
 use crate::repo_path::RepoPath;
+use crate::tree;
 use crate::worktree::{Record, Records, Root, ignore};
 
 /// What to add, and how.
@@ -219,10 +220,33 @@ fn plan(ctx: &Ctx, options: &Options, root: &Root, records: &Records) -> Result<
         check(ctx, path, &artifacts)?;
         refuse_foreign_pointer(root, records, path)?;
     }
+    refuse_twins(&paths, &artifacts)?;
     match paths.keys().zip(paths.keys().skip(1)).find(|(outer, inner)| inner.is_within(outer)) {
         Some((outer, inner)) => Err(nested(inner, outer)),
         None => Ok(paths),
     }
+}
+
+/// Refuses a new artifact whose path is another one's but for letter case or Unicode form: on macOS and Windows they would
+/// replace each other.
+fn refuse_twins(paths: &BTreeMap<RepoPath, bool>, artifacts: &[RepoPath]) -> Result<()> {
+    let new: Vec<&RepoPath> = paths.keys().filter(|path| !artifacts.contains(path)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let all = artifacts.iter().chain(new.iter().copied());
+    let folded: Vec<(String, &RepoPath)> = all.map(|path| (tree::fold(path.as_str()), path)).collect();
+    for path in new {
+        let own = tree::fold(path.as_str());
+        if let Some((_, twin)) = folded.iter().find(|(folded, other)| *folded == own && *other != path) {
+            let (path, twin) = (human::escape(path.as_str()), human::escape(twin.as_str()));
+            return Err(Error::usage(format!(
+                "{path}: differs from {twin} only in letter case or Unicode form"
+            ))
+            .hint("they could not both exist on macOS or Windows; choose another name"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to write a pointer over a file that is none: it is the user's.
