@@ -262,8 +262,7 @@ fn refuse_foreign_pointer(root: &Root, records: &Records, path: &RepoPath) -> Re
         human::escape(pointer.as_str()),
         human::escape(path.as_str())
     ))
-    .hint("rename one of the two, or remove it if it was a pointer")
-    .caused_by(error))
+    .hint("rename one of the two, or remove it if it was a pointer"))
 }
 
 fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
