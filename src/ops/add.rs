@@ -1,6 +1,6 @@
 //! Taking content into the cache and writing its pointers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -230,15 +230,14 @@ fn plan(ctx: &Ctx, options: &Options, root: &Root, records: &Records) -> Result<
 /// Refuses a new artifact whose path is another one's but for letter case or Unicode form: on macOS and Windows they would
 /// replace each other.
 fn refuse_twins(paths: &BTreeMap<RepoPath, bool>, artifacts: &[RepoPath]) -> Result<()> {
-    let new: Vec<&RepoPath> = paths.keys().filter(|path| !artifacts.contains(path)).collect();
-    if new.is_empty() {
+    let mut new = paths.keys().filter(|path| !artifacts.contains(path)).peekable();
+    if new.peek().is_none() {
         return Ok(());
     }
-    let all = artifacts.iter().chain(new.iter().copied());
-    let folded: Vec<(String, &RepoPath)> = all.map(|path| (tree::fold(path.as_str()), path)).collect();
+    let mut folded: HashMap<String, &RepoPath> =
+        artifacts.iter().map(|path| (tree::fold(path.as_str()), path)).collect();
     for path in new {
-        let own = tree::fold(path.as_str());
-        if let Some((_, twin)) = folded.iter().find(|(folded, other)| *folded == own && *other != path) {
+        if let Some(twin) = folded.insert(tree::fold(path.as_str()), path) {
             let (path, twin) = (human::escape(path.as_str()), human::escape(twin.as_str()));
             return Err(Error::usage(format!(
                 "{path}: differs from {twin} only in letter case or Unicode form"
@@ -287,7 +286,9 @@ fn check(ctx: &Ctx, path: &RepoPath, artifacts: &[RepoPath]) -> Result<()> {
     if let Some(inner) = artifacts.iter().find(|artifact| *artifact != path && artifact.is_within(path)) {
         return Err(nested(inner, path));
     }
-    for dir in std::iter::successors(path.parent(), RepoPath::parent) {
+    // Where an artifact is already, there is no submodule: its pointer is in this repository.
+    let parent = path.parent().filter(|_| !artifacts.contains(path));
+    for dir in std::iter::successors(parent, RepoPath::parent) {
         // What git tracks under a directory's own name is another repository.
         if ctx.git.tracked_below(&dir)?.contains(&dir) {
             return Err(Error::usage(format!(

@@ -76,7 +76,7 @@ impl<'a> Journal<'a> {
     /// The name of a new one.
     pub(super) fn create(model_dir: &'a Path, top: &'a Path, durability: Durability) -> Journal<'a> {
         let path = model_dir.join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
-        Journal { path, model_dir, top, durability }
+        Journal::open(path, model_dir, top, durability)
     }
 
     /// One that an earlier run left.
